@@ -1,0 +1,304 @@
+//! From many validators' reports to one verdict a submission, and from their votes to one state
+//! (P-27 to P-33).
+//!
+//! Inputs are reports and votes as they stand on the chain, with stakes as of one block, so everyone
+//! computes the same answer: sums of integers, comparisons, and a median that picks one report
+//! instead of averaging several.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::announcement::Vote;
+use crate::ids::{BlobId, GroupId, Hotkey, StateId};
+use crate::reason::{Charged, ReasonCode};
+use crate::report::{Entry, Measurement, ScoreReport};
+use crate::scoring::judge;
+use crate::snapshot::Voter;
+use crate::submission::{Opening, Submission};
+
+/// The network's word on one submission.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Whose.
+    pub hotkey: Hotkey,
+    /// For which group.
+    pub group: GroupId,
+    /// Which update, if it was opened.
+    pub update: Option<BlobId>,
+    /// Why.
+    pub code: ReasonCode,
+    /// The measurement of the median validator.
+    pub measurement: Option<Measurement>,
+    /// `max(0, u − z·SE)`; zero means no reward and no influence (P-23).
+    pub weight: f64,
+}
+
+/// A validator's report with the stake behind it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reported {
+    /// Who reports, and with how much stake.
+    pub voter: Voter,
+    /// The report.
+    pub report: ScoreReport,
+}
+
+/// Whether the stake that speaks is more than half of the stake that may (P-27).
+#[must_use]
+pub fn quorum(speaking: impl Iterator<Item = u64>, voters: &[Voter]) -> bool {
+    let all: u128 = voters.iter().map(|voter| u128::from(voter.stake)).sum();
+    let present: u128 = speaking.map(u128::from).sum();
+    present * 2 > all
+}
+
+/// The verdict on every submission, in their order (P-28).
+///
+/// What the chain itself shows (an unopened or mismatched seal) needs no report. Otherwise faults
+/// and measurements are weighed by stake; measurements win a tie.
+#[must_use]
+pub fn verdicts(
+    submissions: &[Submission],
+    reports: &[Reported],
+    significance: f64,
+) -> Vec<Verdict> {
+    submissions
+        .iter()
+        .enumerate()
+        .map(|(position, submission)| {
+            let (code, measurement) = match submission.opening {
+                Opening::Refused(code) => (code, None),
+                Opening::Update(_) => combine(position, reports, significance),
+            };
+            let weight = match (code, measurement) {
+                (ReasonCode::Accepted, Some(m)) => m.significant_gain(significance),
+                _ => 0.0,
+            };
+            Verdict {
+                hotkey: submission.hotkey,
+                group: submission.group,
+                update: submission.update(),
+                code,
+                measurement,
+                weight,
+            }
+        })
+        .collect()
+}
+
+fn combine(
+    position: usize,
+    reports: &[Reported],
+    significance: f64,
+) -> (ReasonCode, Option<Measurement>) {
+    let mut faults: BTreeMap<ReasonCode, u128> = BTreeMap::new();
+    let mut measured = Vec::new();
+    for Reported { voter, report } in reports {
+        match report.entries.get(position) {
+            Some(Entry::Measured(measurement)) => measured.push((*voter, *measurement)),
+            Some(Entry::Refused(code)) if code.charged_to() == Charged::Miner => {
+                *faults.entry(*code).or_default() += u128::from(voter.stake);
+            }
+            // A validator's own failure says nothing of the miner.
+            Some(Entry::Refused(_)) | None => {}
+        }
+    }
+    let fault_stake: u128 = faults.values().sum();
+    let measured_stake: u128 = measured.iter().map(|(v, _)| u128::from(v.stake)).sum();
+    if fault_stake > measured_stake {
+        let code = faults
+            .into_iter()
+            .max_by(|(a, stake_a), (b, stake_b)| stake_a.cmp(stake_b).then(b.cmp(a)))
+            .map_or(ReasonCode::Unscored, |(code, _)| code);
+        return (code, None);
+    }
+    match lower_median(measured, significance) {
+        Some(measurement) => (judge(measurement, significance), Some(measurement)),
+        None => (ReasonCode::Unscored, None),
+    }
+}
+
+/// The stake-weighted lower median by significant gain: the smallest measurement such that it and
+/// all smaller ones hold at least half of the stake (P-29).
+fn lower_median(mut measured: Vec<(Voter, Measurement)>, significance: f64) -> Option<Measurement> {
+    measured.sort_by(|(voter_a, a), (voter_b, b)| {
+        a.significant_gain(significance)
+            .partial_cmp(&b.significant_gain(significance))
+            .unwrap_or(Ordering::Equal)
+            .then(voter_a.hotkey.cmp(&voter_b.hotkey))
+    });
+    let all: u128 = measured.iter().map(|(v, _)| u128::from(v.stake)).sum();
+    let mut below: u128 = 0;
+    measured.into_iter().find_map(|(voter, measurement)| {
+        below += u128::from(voter.stake);
+        (below * 2 >= all).then_some(measurement)
+    })
+}
+
+/// What a cycle's votes decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// The canonical state from the next cycle on.
+    pub next: StateId,
+    /// The two states that the majority computed.
+    pub vote: (StateId, StateId),
+    /// Whether the gate let the candidate pass.
+    pub passed: bool,
+}
+
+/// Counts the votes of a cycle (P-33): the pair of states that holders of more than half of all
+/// stake computed, then, among those, whether more than half approve. `None` when no pair has that
+/// much stake: the incumbent stays as it is.
+#[must_use]
+pub fn tally(votes: &[(Voter, Vote)], voters: &[Voter]) -> Option<Tally> {
+    let mut pairs: BTreeMap<(StateId, StateId), (u128, u128)> = BTreeMap::new();
+    for (voter, vote) in votes {
+        let (stake, approving) = pairs.entry((vote.candidate, vote.fallback)).or_default();
+        *stake += u128::from(voter.stake);
+        if vote.approves {
+            *approving += u128::from(voter.stake);
+        }
+    }
+    let all: u128 = voters.iter().map(|voter| u128::from(voter.stake)).sum();
+    pairs
+        .into_iter()
+        .find(|(_, (stake, _))| stake * 2 > all)
+        .map(|(pair, (stake, approving))| {
+            let passed = approving * 2 > stake;
+            Tally {
+                next: if passed { pair.0 } else { pair.1 },
+                vote: pair,
+                passed,
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::{Block, Cycle};
+
+    fn voter(number: u8, stake: u64) -> Voter {
+        Voter {
+            hotkey: Hotkey([number; 32]),
+            stake,
+        }
+    }
+
+    fn measured(utility: f32) -> Entry {
+        Entry::Measured(Measurement {
+            utility,
+            standard_error: 0.01,
+        })
+    }
+
+    fn reported(number: u8, stake: u64, entry: Entry) -> Reported {
+        Reported {
+            voter: voter(number, stake),
+            report: ScoreReport {
+                cycle: Cycle(0),
+                submissions: [0; 8],
+                entries: vec![entry],
+            },
+        }
+    }
+
+    fn verdict(reports: &[Reported]) -> Verdict {
+        let submission = Submission {
+            hotkey: Hotkey([77; 32]),
+            group: GroupId(0),
+            sealed: (Block(35), 0),
+            opening: Opening::Update(BlobId([1; 32])),
+        };
+        verdicts(&[submission], reports, 1.0).remove(0)
+    }
+
+    #[test]
+    fn with_stake_evenly_split_the_smaller_of_two_middle_values_counts() {
+        let verdict = verdict(&[
+            reported(1, 10, measured(0.5)),
+            reported(2, 10, measured(0.2)),
+        ]);
+        assert_eq!(verdict.measurement.map(|m| m.utility), Some(0.2));
+        assert_eq!(verdict.code, ReasonCode::Accepted);
+    }
+
+    /// A validator that ran out of time abstains; the two others decide.
+    #[test]
+    fn a_validators_own_failure_is_not_charged_to_the_miner() {
+        let unscored = Entry::Refused(ReasonCode::Unscored);
+        let some = verdict(&[reported(1, 90, unscored), reported(2, 10, measured(0.2))]);
+        assert_eq!(some.code, ReasonCode::Accepted);
+        assert_eq!(
+            verdict(&[reported(1, 90, unscored)]).code,
+            ReasonCode::Unscored
+        );
+        assert_eq!(verdict(&[]).code, ReasonCode::Unscored);
+    }
+
+    #[test]
+    fn a_minority_cannot_reject_what_the_majority_measured() {
+        let refused = Entry::Refused(ReasonCode::NotUploaded);
+        let minority = [reported(1, 10, refused), reported(2, 20, measured(0.2))];
+        assert_eq!(verdict(&minority).code, ReasonCode::Accepted);
+        let majority = [reported(1, 21, refused), reported(2, 20, measured(0.2))];
+        assert_eq!(verdict(&majority).code, ReasonCode::NotUploaded);
+    }
+
+    proptest! {
+        /// Whatever a minority of the stake reports, the verdict's gain lies between two gains that
+        /// the honest majority measured.
+        #[test]
+        fn liars_with_less_than_half_of_the_stake_cannot_leave_the_honest_range(
+            honest in proptest::collection::vec(-1.0..1.0_f32, 3..8),
+            lies in proptest::collection::vec(-1e6..1e6_f32, 0..3),
+        ) {
+            let mut reports: Vec<_> = honest.iter().enumerate()
+                .map(|(n, u)| reported(n as u8, 10, measured(*u))).collect();
+            reports.extend(lies.iter().enumerate().map(|(n, u)| reported(100 + n as u8, 10, measured(*u))));
+            let utility = verdict(&reports).measurement.unwrap().utility;
+            let least = honest.iter().copied().fold(f32::MAX, f32::min);
+            let most = honest.iter().copied().fold(f32::MIN, f32::max);
+            prop_assert!(utility >= least && utility <= most);
+        }
+    }
+
+    #[test]
+    fn the_gate_is_decided_by_those_who_computed_the_same_states() {
+        let vote = |approves, candidate: u8| Vote {
+            cycle: Cycle(0),
+            approves,
+            candidate: StateId([candidate; 32]),
+            fallback: StateId([9; 32]),
+        };
+        let voters = [voter(1, 10), voter(2, 10), voter(3, 10)];
+        let agreed = tally(
+            &[
+                (voters[0], vote(true, 1)),
+                (voters[1], vote(true, 1)),
+                (voters[2], vote(false, 2)),
+            ],
+            &voters,
+        );
+        assert_eq!(
+            agreed.map(|t| (t.next, t.passed)),
+            Some((StateId([1; 32]), true))
+        );
+        let split = tally(
+            &[(voters[0], vote(true, 1)), (voters[1], vote(false, 1))],
+            &voters,
+        );
+        assert_eq!(
+            split.map(|t| t.next),
+            Some(StateId([9; 32])),
+            "half is not a majority"
+        );
+        assert_eq!(
+            tally(&[(voters[0], vote(true, 1))], &voters),
+            None,
+            "a third is no quorum"
+        );
+    }
+}

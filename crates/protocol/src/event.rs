@@ -1,0 +1,470 @@
+//! What a role machine hears and what it asks for: the one vocabulary of journal, replay, report,
+//! dashboard and tests.
+//!
+//! ```text
+//! chain, peers, compute ──Event──▶ machine ──Effect──▶ chain, peers, compute
+//!                            └── both, in one record, to the journal, before any effect ──┘
+//! ```
+//!
+//! Tensors, sockets and clocks do not occur: bytes are names and sizes, time is a block.
+
+use serde::{Deserialize, Serialize};
+
+use crate::announcement::{Announcement, Salt};
+use crate::consensus::Verdict;
+use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, Seed, StateId, Uid};
+use crate::manifest::GroupState;
+use crate::reason::ReasonCode;
+use crate::receipt::Receipt;
+use crate::report::Measurement;
+use crate::rewards::CycleRewards;
+use crate::snapshot::{Endpoint, Snapshot, hex_bytes};
+
+/// Something that happened outside of the machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The process started, perhaps again: whatever was asked for and not answered is asked again.
+    Started,
+    /// The chain has a new block. Every block comes once, in order.
+    Block(Box<Snapshot>),
+    /// A document that was asked for, whole and matching its name.
+    Document {
+        /// Its name.
+        blob: BlobId,
+        /// Its bytes.
+        #[serde(with = "hex_bytes")]
+        bytes: Vec<u8>,
+    },
+    /// A blob that was asked for is in the store.
+    Fetched {
+        /// Its name.
+        blob: BlobId,
+    },
+    /// A blob could not be had.
+    FetchFailed {
+        /// Its name.
+        blob: BlobId,
+        /// Every server answered that it does not have it, as opposed to not answering.
+        absent: bool,
+    },
+    /// A miner uploaded an update; it is stored and waits for an answer.
+    Uploaded {
+        /// Identifies the request to answer.
+        ticket: u64,
+        /// Who signed the request.
+        hotkey: Hotkey,
+        /// The cycle that it names.
+        cycle: Cycle,
+        /// The stored bytes.
+        blob: BlobId,
+    },
+    /// A validator answered an upload of ours, or could not be reached.
+    Delivered {
+        /// What was uploaded.
+        blob: BlobId,
+        /// To whom.
+        to: Hotkey,
+        /// What it said.
+        answer: Delivery,
+    },
+    /// A job ended.
+    Finished {
+        /// How.
+        outcome: Outcome,
+        /// Fresh random bytes, for a machine cannot draw any itself.
+        #[serde(with = "hex_salt")]
+        entropy: Salt,
+    },
+    /// The chain refused a write of ours.
+    ChainRefused {
+        /// In the chain's words.
+        reason: String,
+    },
+}
+
+/// What became of an upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// The validator has it.
+    Accepted,
+    /// The validator does not want it, for the reason given; asking again will not help.
+    Refused(String),
+    /// No answer, or one that says to come back later.
+    Unreachable(String),
+}
+
+/// Something that the machine wants done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "effect", rename_all = "snake_case")]
+pub enum Effect {
+    /// Bring a blob into the store, from the first server that has it.
+    Fetch(Fetch),
+    /// Keep a document that the machine wrote.
+    Store {
+        /// Its bytes; its name is their hash.
+        #[serde(with = "hex_bytes")]
+        bytes: Vec<u8>,
+    },
+    /// Write a record on the chain.
+    Announce {
+        /// What.
+        announcement: Announcement,
+    },
+    /// Set weights on the chain, relative to each other.
+    SetWeights {
+        /// Slot and weight.
+        weights: Vec<(Uid, f64)>,
+    },
+    /// Publish our address on the chain.
+    Serve {
+        /// The address.
+        endpoint: Endpoint,
+    },
+    /// Upload an update to a validator.
+    Deliver {
+        /// The cycle that it is for.
+        cycle: Cycle,
+        /// The update.
+        blob: BlobId,
+        /// Who should have it.
+        to: Hotkey,
+        /// Where it serves.
+        endpoint: Endpoint,
+    },
+    /// Start a job on the compute thread.
+    Run(Job),
+    /// Answer an upload.
+    Answer {
+        /// The request.
+        ticket: u64,
+        /// The answer.
+        answer: UploadAnswer,
+    },
+    /// Sign a receipt and serve it.
+    Issue(Receipt),
+    /// Something that people want to know. Has no consequence.
+    Tell(Milestone),
+}
+
+/// A blob to fetch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// Its name.
+    pub blob: BlobId,
+    /// Whether the machine wants to read it.
+    pub form: Form,
+    /// Largest size to accept, in bytes.
+    pub maximum_bytes: u64,
+    /// Servers, the preferred one first.
+    pub sources: Vec<Endpoint>,
+}
+
+/// In which form a blob is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// Small, and to be handed to the machine.
+    Document,
+    /// To be kept in the store for the learner.
+    Blob,
+}
+
+/// A validator's answer to an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UploadAnswer {
+    /// Taken; it will be considered if the chain's reveal names it.
+    Accepted,
+    /// The same bytes were taken before.
+    Repeated,
+    /// Another update of this hotkey was taken before in this cycle.
+    AlreadySubmitted,
+    /// The reveal window has not opened.
+    TooEarly,
+    /// The reveal window has closed, or the cycle is another.
+    TooLate,
+    /// The hotkey has no sealed commitment in this cycle.
+    NotSealed,
+}
+
+/// Work for the compute thread.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "job", rename_all = "snake_case")]
+pub enum Job {
+    /// Train a group's experts and write an update.
+    Train {
+        /// For which cycle.
+        cycle: Cycle,
+        /// The task.
+        task: BlobId,
+        /// The state to start from.
+        state: StateId,
+        /// The group.
+        group: GroupId,
+        /// Order of the data; differs between hotkeys (A-13).
+        seed: Seed,
+        /// Stop when the chain reaches this block and use what there is.
+        stop_at: Block,
+    },
+    /// Measure a cycle's updates.
+    Score {
+        /// Of which cycle.
+        cycle: Cycle,
+        /// The task.
+        task: BlobId,
+        /// The state that they build on.
+        state: StateId,
+        /// Draws the evaluation sequences.
+        seed: Seed,
+        /// The updates, the earliest seal first.
+        updates: Vec<Candidate>,
+        /// Accepted updates of earlier cycles, to recognise copies of.
+        remembered: Vec<Candidate>,
+        /// Give up when the chain reaches this block.
+        stop_at: Block,
+    },
+    /// Merge the accepted updates, and measure the result against the incumbent.
+    Merge {
+        /// Of which cycle.
+        cycle: Cycle,
+        /// The task.
+        task: BlobId,
+        /// The incumbent.
+        state: StateId,
+        /// Draws the gate's sequences.
+        seed: Seed,
+        /// The accepted updates and their weights, in the order of the submissions.
+        accepted: Vec<Weighted>,
+    },
+}
+
+/// An update and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Whose.
+    pub hotkey: Hotkey,
+    /// For which group.
+    pub group: GroupId,
+    /// The blob.
+    pub update: BlobId,
+}
+
+/// An update and its weight.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Weighted {
+    /// For which group.
+    pub group: GroupId,
+    /// The blob.
+    pub update: BlobId,
+    /// Its weight, above zero.
+    pub weight: f64,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// An update was written and stored.
+    Trained(Trained),
+    /// Updates were measured.
+    Scored {
+        /// Of which cycle.
+        cycle: Cycle,
+        /// One finding a candidate, in their order.
+        findings: Vec<Finding>,
+    },
+    /// Updates were merged.
+    Merged(Merged),
+    /// The job ended without a result, through no fault of an update.
+    Failed {
+        /// For which cycle.
+        cycle: Cycle,
+        /// Why, in one sentence.
+        cause: String,
+    },
+}
+
+/// A finished training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trained {
+    /// For which cycle.
+    pub cycle: Cycle,
+    /// The update.
+    pub update: BlobId,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Optimiser steps taken.
+    pub steps: u32,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Training loss of the first step.
+    pub loss_first: f64,
+    /// Training loss of the last step.
+    pub loss_last: f64,
+}
+
+/// What the learner found out about one update.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "finding", rename_all = "snake_case")]
+pub enum Finding {
+    /// Its loss was measured.
+    Measured {
+        /// Utility and standard error.
+        measurement: Measurement,
+        /// Mean loss of the state.
+        loss_before: f64,
+        /// Mean loss with the update.
+        loss_after: f64,
+    },
+    /// It was refused.
+    Refused {
+        /// Why.
+        code: ReasonCode,
+    },
+}
+
+/// A merge and its measurement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Merged {
+    /// Of which cycle.
+    pub cycle: Cycle,
+    /// The groups after the outer step.
+    pub candidate: Vec<GroupState>,
+    /// The groups if the gate refuses: the incumbent's shards, momentum halved.
+    pub fallback: Vec<GroupState>,
+    /// Mean loss of the incumbent on the gate's data.
+    pub incumbent_loss: f64,
+    /// Mean loss of the candidate on the same data; `None` when it is not finite.
+    pub candidate_loss: Option<f64>,
+}
+
+impl Merged {
+    /// Whether the candidate is no worse than the incumbent (P-32). A loss that is not finite is.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        self.candidate_loss
+            .is_some_and(|loss| loss <= self.incumbent_loss)
+    }
+}
+
+/// What people want to know of a role's doings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "milestone", rename_all = "snake_case")]
+pub enum Milestone {
+    /// The hotkey is not registered; nothing can be done until it is.
+    NotRegistered,
+    /// The task is known and sound.
+    TaskLoaded {
+        /// Its manifest.
+        task: BlobId,
+    },
+    /// The task cannot be worked on.
+    TaskRefused {
+        /// Why.
+        reason: String,
+    },
+    /// The base of a cycle is complete.
+    BaseReady {
+        /// The cycle.
+        cycle: Cycle,
+        /// The state.
+        state: StateId,
+    },
+    /// Training ended.
+    Trained(Trained),
+    /// A job ended without a result.
+    JobFailed {
+        /// The cycle.
+        cycle: Cycle,
+        /// Why.
+        cause: String,
+    },
+    /// Our own measurements of a cycle.
+    Measured {
+        /// The cycle.
+        cycle: Cycle,
+        /// Hotkey and finding.
+        findings: Vec<(Hotkey, Finding)>,
+    },
+    /// The validators' verdicts, as they follow from the chain.
+    Judged {
+        /// The cycle.
+        cycle: Cycle,
+        /// Whether more than half of the stake reported.
+        quorum: bool,
+        /// One verdict a submission.
+        verdicts: Vec<Verdict>,
+        /// What was earned.
+        rewards: CycleRewards,
+    },
+    /// Our own measurement at the gate.
+    Gate {
+        /// The cycle.
+        cycle: Cycle,
+        /// Mean loss of the incumbent.
+        incumbent_loss: f64,
+        /// Mean loss of the candidate.
+        candidate_loss: Option<f64>,
+        /// Our vote.
+        approves: bool,
+    },
+    /// A cycle ended.
+    Concluded {
+        /// The cycle.
+        cycle: Cycle,
+        /// The canonical state from now on.
+        state: StateId,
+        /// Whether the gate passed; `None` when the votes decided nothing.
+        passed: Option<bool>,
+        /// What each validator committed to: the state that follows from its vote and the outcome.
+        committed: Vec<(Hotkey, StateId)>,
+    },
+    /// The chain refused a write.
+    ChainRefused {
+        /// In its words.
+        reason: String,
+    },
+}
+
+/// What a machine asks for, in order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Effects(Vec<Effect>);
+
+impl Effects {
+    /// Adds one.
+    pub fn push(&mut self, effect: Effect) {
+        self.0.push(effect);
+    }
+
+    /// Adds something for people.
+    pub fn tell(&mut self, milestone: Milestone) {
+        self.0.push(Effect::Tell(milestone));
+    }
+
+    /// Takes them out.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<Effect> {
+        self.0
+    }
+}
+
+mod hex_salt {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use crate::announcement::Salt;
+
+    pub(super) fn serialize<S: Serializer>(salt: &Salt, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(salt))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Salt, D::Error> {
+        let mut salt = Salt::default();
+        hex::decode_to_slice(String::deserialize(deserializer)?, &mut salt)
+            .map_err(de::Error::custom)?;
+        Ok(salt)
+    }
+}

@@ -1,0 +1,118 @@
+//! Which blobs a role has, wants and is waiting for.
+//!
+//! Asking twice is harmless, a failure is asked again with the next block, and after a restart
+//! everything unanswered is asked again. Knows names only: whether bytes match their name is checked
+//! where they arrive.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::event::{Effect, Effects, Event, Fetch, Form};
+use crate::ids::{BlobId, Block};
+use crate::manifest::MAXIMUM_DOCUMENT_BYTES;
+use crate::snapshot::Endpoint;
+
+/// Largest blob that is fetched, in bytes: the shard of the largest model in sight, in f32.
+const MAXIMUM_BLOB_BYTES: u64 = 64 << 30;
+
+/// A role's view of its blob store.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Library {
+    present: BTreeSet<BlobId>,
+    pending: BTreeMap<BlobId, Pending>,
+}
+
+#[derive(Debug, Clone)]
+struct Pending {
+    fetch: Fetch,
+    /// The block in which the last attempt failed; `None` while one is under way.
+    failed: Option<Block>,
+    /// Whether some attempt ended with every server saying that it does not have it.
+    absent: bool,
+}
+
+impl Library {
+    pub(crate) fn has(&self, blob: BlobId) -> bool {
+        self.present.contains(&blob)
+    }
+
+    pub(crate) fn has_all(&self, blobs: impl IntoIterator<Item = BlobId>) -> bool {
+        blobs.into_iter().all(|blob| self.has(blob))
+    }
+
+    /// Something that this role wrote, received or computed itself.
+    pub(crate) fn add(&mut self, blob: BlobId) {
+        self.pending.remove(&blob);
+        self.present.insert(blob);
+    }
+
+    /// Whether every reachable server has said that it does not have the blob.
+    pub(crate) fn is_absent(&self, blob: BlobId) -> bool {
+        self.pending
+            .get(&blob)
+            .is_some_and(|pending| pending.absent)
+    }
+
+    /// Asks for a blob unless it is here or on its way.
+    pub(crate) fn want(
+        &mut self,
+        blob: BlobId,
+        form: Form,
+        (now, sources): (Block, &[Endpoint]),
+        effects: &mut Effects,
+    ) {
+        let retry = match self.pending.get(&blob) {
+            _ if self.has(blob) => false,
+            Some(pending) => pending.failed.is_some_and(|failed| failed < now),
+            None => true,
+        };
+        if !retry || sources.is_empty() {
+            return;
+        }
+        let fetch = Fetch {
+            blob,
+            form,
+            maximum_bytes: match form {
+                Form::Document => MAXIMUM_DOCUMENT_BYTES,
+                Form::Blob => MAXIMUM_BLOB_BYTES,
+            },
+            sources: sources.to_vec(),
+        };
+        let absent = self.is_absent(blob);
+        effects.push(Effect::Fetch(fetch.clone()));
+        self.pending.insert(
+            blob,
+            Pending {
+                fetch,
+                failed: None,
+                absent,
+            },
+        );
+    }
+
+    /// Notes what an event says of blobs. `now` is the last block seen.
+    pub(crate) fn note(&mut self, event: &Event, now: Block, effects: &mut Effects) {
+        match event {
+            Event::Started => {
+                for pending in self.pending.values_mut() {
+                    pending.failed = None;
+                    effects.push(Effect::Fetch(pending.fetch.clone()));
+                }
+            }
+            Event::Document { blob, .. }
+            | Event::Fetched { blob }
+            | Event::Uploaded { blob, .. } => {
+                self.add(*blob);
+            }
+            Event::FetchFailed { blob, absent } => {
+                if let Some(pending) = self.pending.get_mut(blob) {
+                    pending.failed = Some(now);
+                    pending.absent |= *absent;
+                }
+            }
+            Event::Block(_)
+            | Event::Delivered { .. }
+            | Event::Finished { .. }
+            | Event::ChainRefused { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! The three documents that define a run: the task, the state, and a cycle's archive (P-3, P-4, P-34).
+//!
+//! Each is canonical JSON (the fields in the order of the structs, no white space) named by its
+//! BLAKE3 hash; reading refuses any other spelling of the same facts, so that one document has one
+//! name. They hold names of blobs, never tensors.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, Netuid, StateId};
+use crate::partition::{self, ExpertMapping, PartitionError};
+use crate::rules::{Rules, RulesError};
+use crate::snapshot::{Record, Voter};
+
+/// Largest document that a role machine reads, in bytes.
+pub const MAXIMUM_DOCUMENT_BYTES: u64 = 4 << 20;
+
+const FORMAT: u32 = 1;
+
+/// What is to be trained, on what, under which rules. Published by the owner (P-3).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskManifest {
+    /// Version of this document's layout.
+    pub format: u32,
+    /// A name for people.
+    pub name: String,
+    /// The subnet that it is for.
+    pub netuid: Netuid,
+    /// The first block of cycle 0.
+    pub starts: Block,
+    /// The rules.
+    pub rules: Rules,
+    /// The model.
+    pub model: ModelParts,
+    /// The partition of its experts.
+    pub groups: Vec<ExpertMapping>,
+    /// The text that each group is trained and judged on.
+    pub domains: Vec<Domain>,
+    /// The manifest of the state that cycle 0 builds on.
+    pub first_state: StateId,
+}
+
+/// The parts of the model that no update ever changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelParts {
+    /// The model's `config.json`.
+    pub config: BlobId,
+    /// The `tokenizer.json`.
+    pub tokenizer: BlobId,
+    /// Every tensor that is not a routed expert's, as safetensors.
+    pub backbone: BlobId,
+}
+
+/// A domain's text, already turned into tokens and split into pools that share no document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Domain {
+    /// Its name.
+    pub name: String,
+    /// The group that is trained on it.
+    pub group: GroupId,
+    /// What miners train on.
+    pub training: BlobId,
+    /// What updates are scored on.
+    pub scoring: BlobId,
+    /// What the gate is measured on.
+    pub gate: BlobId,
+}
+
+/// A state of the model: which bytes each group's experts have (P-4).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateManifest {
+    /// Version of this document's layout.
+    pub format: u32,
+    /// The first cycle that builds on this state.
+    pub cycle: Cycle,
+    /// The state before it; none for the first.
+    pub parent: Option<StateId>,
+    /// The on-chain inputs that led from the parent here; none for the first.
+    pub archive: Option<BlobId>,
+    /// The groups' shards, in the order of the groups.
+    pub groups: Vec<GroupState>,
+    /// The updates that were merged into it.
+    pub merged: Vec<MergedUpdate>,
+}
+
+/// The bytes of one group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupState {
+    /// The group.
+    pub group: GroupId,
+    /// Its experts' tensors, f32 safetensors.
+    pub shard: BlobId,
+    /// The outer optimiser's momentum, laid out like the shard; none while it is zero.
+    pub momentum: Option<BlobId>,
+    /// Weighted median norm of the updates last accepted: the yardstick of the norm bound.
+    pub reference_norm: Option<f64>,
+}
+
+/// An update that became part of a state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MergedUpdate {
+    /// The group.
+    pub group: GroupId,
+    /// Whose it was.
+    pub hotkey: Hotkey,
+    /// The update.
+    pub update: BlobId,
+    /// Its weight before normalising: significant gain in nats a token.
+    pub weight: f64,
+}
+
+/// What stood on the chain during a cycle, as far as it decides the next state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CycleArchive {
+    /// Version of this document's layout.
+    pub format: u32,
+    /// The cycle.
+    pub cycle: Cycle,
+    /// The state that it built on.
+    pub base: StateId,
+    /// Last block of the seal window.
+    pub sealed: BlockRef,
+    /// Last block of the reveal window.
+    pub revealed: BlockRef,
+    /// The block whose hash seeds the evaluation.
+    pub seeded: BlockRef,
+    /// Last block of the score window.
+    pub scored: BlockRef,
+    /// Validators and stakes as of the last block of the score window.
+    pub voters: Vec<Voter>,
+    /// Records of the seal window.
+    pub seals: BTreeMap<Hotkey, Record>,
+    /// Records of the reveal window.
+    pub reveals: BTreeMap<Hotkey, Record>,
+    /// Records of the score window.
+    pub reports: BTreeMap<Hotkey, Record>,
+}
+
+/// A block by number and hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockRef {
+    /// Number.
+    pub number: Block,
+    /// Hash.
+    pub hash: BlockHash,
+}
+
+/// A document that is named by the hash of its canonical bytes.
+pub trait Document: Serialize + DeserializeOwned {
+    /// What it is called in an error.
+    const KIND: &'static str;
+
+    /// The layout version that the document claims.
+    fn format(&self) -> u32;
+
+    /// The canonical bytes.
+    #[must_use]
+    fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("documents hold only finite numbers and string keys")
+    }
+
+    /// Reads canonical bytes.
+    ///
+    /// # Errors
+    /// Not JSON of this shape, another format version, or another spelling of the same facts.
+    fn from_bytes(bytes: &[u8]) -> Result<Self, DocumentError> {
+        let document: Self =
+            serde_json::from_slice(bytes).map_err(|source| DocumentError::Json {
+                kind: Self::KIND,
+                source,
+            })?;
+        if document.format() != FORMAT {
+            return Err(DocumentError::Format {
+                kind: Self::KIND,
+                format: document.format(),
+            });
+        }
+        if document.to_bytes() != bytes {
+            return Err(DocumentError::NotCanonical { kind: Self::KIND });
+        }
+        Ok(document)
+    }
+}
+
+macro_rules! document {
+    ($name:ident, $kind:literal) => {
+        impl Document for $name {
+            const KIND: &'static str = $kind;
+            fn format(&self) -> u32 {
+                self.format
+            }
+        }
+
+        impl $name {
+            /// The layout version that this program writes.
+            pub const FORMAT: u32 = FORMAT;
+        }
+    };
+}
+
+document!(TaskManifest, "task manifest");
+document!(StateManifest, "state manifest");
+document!(CycleArchive, "cycle archive");
+
+impl TaskManifest {
+    /// Names the first thing in the task that cannot be worked with.
+    ///
+    /// # Errors
+    /// Rules out of range, a partition with a hole, a domain of an unknown group, or a group that no
+    /// domain trains.
+    pub fn check(&self) -> Result<(), TaskError> {
+        self.rules.check()?;
+        partition::check(&self.groups)?;
+        for domain in &self.domains {
+            if usize::from(domain.group.0) >= self.groups.len() {
+                return Err(TaskError::UnknownGroup {
+                    domain: domain.name.clone(),
+                    group: domain.group,
+                });
+            }
+        }
+        let untrained = self
+            .group_ids()
+            .into_iter()
+            .find(|group| self.domains.iter().all(|domain| domain.group != *group));
+        untrained.map_or(Ok(()), |group| Err(TaskError::NoDomain { group }))
+    }
+
+    /// The groups, in order.
+    #[must_use]
+    pub fn group_ids(&self) -> Vec<GroupId> {
+        self.groups.iter().map(|mapping| mapping.group_id).collect()
+    }
+}
+
+impl StateManifest {
+    /// The state's name: the hash of these bytes.
+    #[must_use]
+    pub fn id(&self) -> StateId {
+        StateId::of(&self.to_bytes())
+    }
+
+    /// Every blob that holding the whole state means holding.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobId> {
+        self.groups
+            .iter()
+            .flat_map(|group| [Some(group.shard), group.momentum])
+            .flatten()
+    }
+}
+
+/// Why bytes are not the document that they were fetched as.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    /// Not JSON of the document's shape.
+    #[error("{kind} cannot be read")]
+    Json {
+        /// Which document.
+        kind: &'static str,
+        /// Where it goes wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Written by another version.
+    #[error("{kind} has format {format}, expected {FORMAT}")]
+    Format {
+        /// Which document.
+        kind: &'static str,
+        /// The version found.
+        format: u32,
+    },
+    /// The same facts in another spelling would have another name.
+    #[error("{kind} is not in canonical form")]
+    NotCanonical {
+        /// Which document.
+        kind: &'static str,
+    },
+}
+
+/// Why a task cannot be worked on.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// A rule is out of range.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    /// The partition has a hole or an overlap.
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+    /// A domain names a group that does not exist.
+    #[error("domain {domain} is for group {group}, which does not exist")]
+    UnknownGroup {
+        /// The domain.
+        domain: String,
+        /// The group that it names.
+        group: GroupId,
+    },
+    /// Nothing to train a group on.
+    #[error("group {group} has no domain")]
+    NoDomain {
+        /// The group.
+        group: GroupId,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> StateManifest {
+        StateManifest {
+            format: StateManifest::FORMAT,
+            cycle: Cycle(0),
+            parent: None,
+            archive: None,
+            groups: vec![GroupState {
+                group: GroupId(0),
+                shard: BlobId([1; 32]),
+                momentum: None,
+                reference_norm: Some(0.1),
+            }],
+            merged: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_state_reads_back_from_its_own_bytes_under_the_same_name() {
+        let read = StateManifest::from_bytes(&state().to_bytes()).unwrap();
+        assert_eq!(read, state());
+        assert_eq!(read.id().manifest_blob(), BlobId::of(&state().to_bytes()));
+    }
+
+    /// One more blank would be the same state under a second name.
+    #[test]
+    fn another_spelling_of_the_same_state_is_refused() {
+        let mut bytes = state().to_bytes();
+        bytes.push(b' ');
+        assert!(matches!(
+            StateManifest::from_bytes(&bytes),
+            Err(DocumentError::NotCanonical { .. })
+        ));
+    }
+}

@@ -1,0 +1,130 @@
+//! How a finished update reaches the validators: seal, reveal, deliver (P-12, P-13, P-16).
+//!
+//! The chain's own record says what has been done, so a restart repeats nothing and forgets nothing.
+//! Knows nothing of how the update came about.
+
+use std::collections::BTreeMap;
+
+use crate::announcement::{Announcement, Salt};
+use crate::event::{Delivery, Effect, Effects, Event};
+use crate::follow::Follower;
+use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, StateId};
+use crate::schedule::Window;
+use crate::submission::Binding;
+
+/// An update that is ready to be committed to.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepared {
+    pub(crate) cycle: Cycle,
+    pub(crate) base: StateId,
+    pub(crate) group: GroupId,
+    pub(crate) update: BlobId,
+    pub(crate) salt: Salt,
+    deliveries: BTreeMap<Hotkey, Attempt>,
+}
+
+/// Where the delivery to one validator stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    UnderWay,
+    /// Failed in this block; worth another try.
+    Failed(Block),
+    Done,
+}
+
+impl Prepared {
+    pub(crate) fn new(
+        (cycle, base, group): (Cycle, StateId, GroupId),
+        update: BlobId,
+        salt: Salt,
+    ) -> Self {
+        Self {
+            cycle,
+            base,
+            group,
+            update,
+            salt,
+            deliveries: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in what became of deliveries.
+    pub(crate) fn note(&mut self, event: &Event, now: Block) {
+        match event {
+            // Asked again after a restart: the answers of the last process are lost.
+            Event::Started => self
+                .deliveries
+                .retain(|_, attempt| *attempt == Attempt::Done),
+            Event::Delivered { blob, to, answer } if *blob == self.update => {
+                let attempt = match answer {
+                    Delivery::Accepted | Delivery::Refused(_) => Attempt::Done,
+                    Delivery::Unreachable(_) => Attempt::Failed(now),
+                };
+                self.deliveries.insert(*to, attempt);
+            }
+            _ => {}
+        }
+    }
+
+    /// Does what the current window asks for.
+    pub(crate) fn act(&mut self, follower: &mut Follower, effects: &mut Effects) {
+        let Some((now, moment)) = follower.live() else {
+            return;
+        };
+        if moment.cycle != self.cycle {
+            return;
+        }
+        let binding = Binding {
+            network: follower.identity.network,
+            cycle: self.cycle,
+            group: self.group,
+            hotkey: follower.identity.hotkey,
+            base: self.base,
+        };
+        let (cycle, group) = (self.cycle, self.group);
+        let seal = binding.seal(self.update, &self.salt);
+        match moment.window {
+            // A seal sent in the window's last block would be included after it.
+            Window::Seal if !moment.closes_window => {
+                follower.announce(&Announcement::Sealed { cycle, group, seal }, effects);
+            }
+            Window::Reveal => {
+                self.deliver(now, effects);
+                let sealed = now
+                    .announcement(binding.hotkey)
+                    .is_some_and(|(_, said)| said == Announcement::Sealed { cycle, group, seal });
+                if sealed && !moment.closes_window {
+                    let reveal = Announcement::Revealed {
+                        cycle,
+                        group,
+                        seal,
+                        update: self.update,
+                        salt: self.salt,
+                    };
+                    follower.announce(&reveal, effects);
+                }
+            }
+            Window::Distribute | Window::Train | Window::Seal | Window::Score | Window::Vote => {}
+        }
+    }
+
+    fn deliver(&mut self, now: &crate::snapshot::Snapshot, effects: &mut Effects) {
+        for participant in now.participants.iter().filter(|p| p.validator_permit) {
+            let due = match self.deliveries.get(&participant.hotkey) {
+                None => true,
+                Some(Attempt::Failed(block)) => *block < now.block,
+                Some(Attempt::UnderWay | Attempt::Done) => false,
+            };
+            if let (true, Some(endpoint)) = (due, participant.endpoint) {
+                self.deliveries
+                    .insert(participant.hotkey, Attempt::UnderWay);
+                effects.push(Effect::Deliver {
+                    cycle: self.cycle,
+                    blob: self.update,
+                    to: participant.hotkey,
+                    endpoint,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! One cycle as it can be read off the chain, by anyone (P-14 to P-31).
+//!
+//! Facts are taken at fixed blocks: submissions at the last blocks of the seal and reveal windows,
+//! the seed at the first block after uploads close, verdicts at the last block of the score window.
+//! What a record says at any other time does not matter, so all observers hold the same round.
+
+use std::collections::BTreeMap;
+
+use crate::announcement::Announcement;
+use crate::consensus::{self, Reported, Verdict};
+use crate::ids::{Cycle, GroupId, Hotkey, StateId};
+use crate::manifest::{BlockRef, CycleArchive};
+use crate::report::ScoreReport;
+use crate::rewards::{CycleRewards, cycle_rewards};
+use crate::schedule::{Schedule, Window};
+use crate::snapshot::{Record, Snapshot};
+use crate::submission::{self, Expected, Network, Submission};
+
+/// What has been observed of a cycle so far.
+#[derive(Debug, Clone)]
+pub(crate) struct Round {
+    pub(crate) cycle: Cycle,
+    /// The state that the cycle builds on; `None` for an observer that came too late to know.
+    pub(crate) base: Option<StateId>,
+    pub(crate) first_block: BlockRef,
+    sealed: Option<Snapshot>,
+    pub(crate) commits: Option<Commits>,
+    pub(crate) seeded: Option<BlockRef>,
+    pub(crate) judgement: Option<Judgement>,
+}
+
+/// What the Commit phase left on the chain.
+#[derive(Debug, Clone)]
+pub(crate) struct Commits {
+    sealed: BlockRef,
+    revealed: BlockRef,
+    seals: BTreeMap<Hotkey, Record>,
+    reveals: BTreeMap<Hotkey, Record>,
+    pub(crate) submissions: Vec<Submission>,
+}
+
+/// What the validators' reports amount to.
+#[derive(Debug, Clone)]
+pub(crate) struct Judgement {
+    pub(crate) quorum: bool,
+    pub(crate) verdicts: Vec<Verdict>,
+    pub(crate) rewards: CycleRewards,
+    pub(crate) archive: CycleArchive,
+}
+
+/// What an observer knows beforehand.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub(crate) network: Network,
+    pub(crate) schedule: &'a Schedule,
+    pub(crate) groups: &'a [GroupId],
+    pub(crate) older: &'a [StateId],
+    pub(crate) significance: f64,
+}
+
+impl Round {
+    pub(crate) fn new(cycle: Cycle, base: Option<StateId>, snapshot: &Snapshot) -> Self {
+        Self {
+            cycle,
+            base,
+            first_block: block_ref(snapshot),
+            sealed: None,
+            commits: None,
+            seeded: None,
+            judgement: None,
+        }
+    }
+
+    /// Takes what this block fixes. Blocks come in order.
+    pub(crate) fn observe(&mut self, snapshot: &Snapshot, known: &Known<'_>) {
+        let Some(moment) = known.schedule.at(snapshot.block) else {
+            return;
+        };
+        if snapshot.block == known.schedule.opens(self.cycle, Window::Score) {
+            self.seeded = Some(block_ref(snapshot));
+        }
+        if moment.closes_window {
+            match moment.window {
+                Window::Seal => self.sealed = Some(snapshot.clone()),
+                Window::Reveal => self.commits = self.collect(snapshot, known),
+                Window::Score => self.judgement = self.judge(snapshot, known),
+                Window::Distribute | Window::Train | Window::Vote => {}
+            }
+        }
+    }
+
+    fn collect(&mut self, revealed: &Snapshot, known: &Known<'_>) -> Option<Commits> {
+        let sealed = self.sealed.take()?;
+        let expected = Expected {
+            network: known.network,
+            cycle: self.cycle,
+            base: self.base?,
+            older: known.older,
+            groups: known.groups,
+            schedule: known.schedule,
+        };
+        let submissions = submission::collect(&expected, &sealed, revealed);
+        let of_submitters = |records: &BTreeMap<Hotkey, Record>| {
+            submissions
+                .iter()
+                .filter_map(|s| {
+                    records
+                        .get(&s.hotkey)
+                        .map(|record| (s.hotkey, record.clone()))
+                })
+                .collect()
+        };
+        Some(Commits {
+            sealed: block_ref(&sealed),
+            revealed: block_ref(revealed),
+            seals: of_submitters(&sealed.records),
+            reveals: of_submitters(&revealed.records),
+            submissions,
+        })
+    }
+
+    fn judge(&self, scored: &Snapshot, known: &Known<'_>) -> Option<Judgement> {
+        let commits = self.commits.as_ref()?;
+        let voters = scored.voters();
+        let opens = known.schedule.opens(self.cycle, Window::Score);
+        let digest = submission::digest(self.cycle, &commits.submissions);
+        let sound = |report: &ScoreReport| {
+            report.cycle == self.cycle
+                && report.submissions == digest
+                && report.entries.len() == commits.submissions.len()
+        };
+        let mut reports = Vec::new();
+        let mut records = BTreeMap::new();
+        for voter in &voters {
+            match scored.announcement(voter.hotkey) {
+                Some((record, Announcement::Scored(report)))
+                    if record.block >= opens && sound(&report) =>
+                {
+                    records.insert(voter.hotkey, record.clone());
+                    reports.push(Reported {
+                        voter: *voter,
+                        report,
+                    });
+                }
+                _ => {}
+            }
+        }
+        let quorum = consensus::quorum(reports.iter().map(|r| r.voter.stake), &voters);
+        // Without a quorum nobody is judged: an empty list of reports leaves everyone unscored.
+        let counted: &[Reported] = if quorum { &reports } else { &[] };
+        let verdicts = consensus::verdicts(&commits.submissions, counted, known.significance);
+        Some(Judgement {
+            quorum,
+            rewards: cycle_rewards(&verdicts, known.groups),
+            verdicts,
+            archive: CycleArchive {
+                format: CycleArchive::FORMAT,
+                cycle: self.cycle,
+                base: self.base?,
+                sealed: commits.sealed,
+                revealed: commits.revealed,
+                seeded: self.seeded?,
+                scored: block_ref(scored),
+                voters,
+                seals: commits.seals.clone(),
+                reveals: commits.reveals.clone(),
+                reports: records,
+            },
+        })
+    }
+}
+
+fn block_ref(snapshot: &Snapshot) -> BlockRef {
+    BlockRef {
+        number: snapshot.block,
+        hash: snapshot.hash,
+    }
+}

@@ -1,0 +1,367 @@
+//! What a task's owner decides once and everyone then follows: phase lengths, thresholds, rates.
+//!
+//! All of it is data. `Rules::check` accepts exactly the rules under which a cycle can finish and
+//! names the first field that prevents it (P-3, A-104). Nothing here is read from the environment.
+
+use serde::{Deserialize, Serialize};
+
+/// The rules of a task. Part of the task manifest, so its hash is on the chain (P-3).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    /// How a cycle's blocks are divided.
+    pub windows: Windows,
+    /// How a miner trains when it does not choose otherwise.
+    pub inner: InnerRules,
+    /// How an update is judged.
+    pub scoring: ScoringRules,
+    /// How accepted updates move the canonical state.
+    pub outer: OuterRules,
+    /// How weights become rewards.
+    pub rewards: RewardRules,
+}
+
+/// Lengths of the six windows of a cycle, in blocks, in the order in which they follow (P-1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Windows {
+    /// Validators serve the new state; miners fetch what changed.
+    pub distribute: u64,
+    /// Miners train.
+    pub train: u64,
+    /// Miners put a sealed commitment on the chain.
+    pub seal: u64,
+    /// Miners open their commitments and upload.
+    pub reveal: u64,
+    /// Validators score and report.
+    pub score: u64,
+    /// Validators merge, measure the gate and vote on the next state.
+    pub vote: u64,
+}
+
+impl Windows {
+    /// Blocks in a cycle.
+    #[must_use]
+    pub fn cycle(&self) -> u64 {
+        self.distribute + self.train + self.seal + self.reveal + self.score + self.vote
+    }
+}
+
+/// Which experts a training forward pass may choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainingRouting {
+    /// Natural routing over all experts; every group's shard must be resident.
+    Classic,
+    /// Only the group's own experts are routable, so nothing else is fetched (in-place ESFT).
+    Masked,
+}
+
+/// How the tensors of an update are written on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Codec {
+    /// Four bytes a value, exact.
+    F32,
+    /// Two bytes a value: the upper half of an f32, rounded to nearest even.
+    Bf16,
+}
+
+impl Codec {
+    /// Bytes that one value takes.
+    #[must_use]
+    pub fn bytes_per_value(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// Defaults of a miner's local training (the inner optimiser is AdamW).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InnerRules {
+    /// Optimiser steps a cycle; fewer are taken when the train window ends first.
+    pub steps: u32,
+    /// Sequences in a batch.
+    pub batch_sequences: u32,
+    /// Peak learning rate of AdamW.
+    pub learning_rate: f32,
+    /// Which experts the training forward pass may choose from.
+    pub routing: TrainingRouting,
+    /// How updates are encoded.
+    pub codec: Codec,
+}
+
+/// How an update is judged (P-20 to P-27).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoringRules {
+    /// Longest sequence, in tokens; longer documents are cut.
+    pub sequence_length: u32,
+    /// Sequences drawn from each group's scoring pool in a cycle.
+    pub sequences: u32,
+    /// Sequences drawn from each domain's gate pool in a cycle.
+    pub gate_sequences: u32,
+    /// Standard errors that a gain must exceed to count (P-22).
+    pub significance: f64,
+    /// Absolute cosine from which two updates are one.
+    pub duplicate_cosine: f64,
+    /// Cycles for which accepted updates are remembered against copies.
+    pub duplicate_memory: u64,
+    /// Largest norm of an update, in multiples of the group's reference norm.
+    pub norm_bound: f64,
+}
+
+/// The outer optimiser: Nesterov on the weighted mean of accepted updates (arXiv 2311.08105).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OuterRules {
+    /// η.
+    pub learning_rate: f32,
+    /// μ.
+    pub momentum: f32,
+}
+
+/// How weights become rewards (P-40, P-41).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RewardRules {
+    /// Share of the past kept when a cycle's reward enters a miner's history, 0 to 1.
+    pub history: f64,
+    /// Cycles that a miner may stay unscored through no fault of its own before its history decays.
+    pub unscored_grace: u64,
+    /// Blocks between two settings of weights on the chain.
+    pub weight_interval: u64,
+}
+
+impl Default for Rules {
+    /// The 45-block cycle at twelve seconds a block: nine minutes.
+    fn default() -> Self {
+        Self {
+            windows: Windows {
+                distribute: 5,
+                train: 30,
+                seal: 3,
+                reveal: 2,
+                score: 3,
+                vote: 2,
+            },
+            inner: InnerRules {
+                steps: 40,
+                batch_sequences: 8,
+                learning_rate: 1e-3,
+                routing: TrainingRouting::Classic,
+                codec: Codec::Bf16,
+            },
+            scoring: ScoringRules {
+                sequence_length: 128,
+                sequences: 24,
+                gate_sequences: 12,
+                significance: 1.0,
+                duplicate_cosine: 0.95,
+                duplicate_memory: 2,
+                norm_bound: 8.0,
+            },
+            outer: OuterRules {
+                learning_rate: 0.7,
+                momentum: 0.9,
+            },
+            rewards: RewardRules {
+                history: 0.5,
+                unscored_grace: 2,
+                weight_interval: 100,
+            },
+        }
+    }
+}
+
+impl Rules {
+    /// The same cycle for blocks of a fraction of a second: arithmetic does not get faster because
+    /// blocks do, so scoring and voting take blocks from training.
+    #[must_use]
+    pub fn for_fast_blocks() -> Self {
+        let windows = Windows {
+            distribute: 4,
+            train: 18,
+            seal: 3,
+            reveal: 4,
+            score: 10,
+            vote: 6,
+        };
+        Self {
+            windows,
+            ..Self::default()
+        }
+    }
+
+    /// Names the first rule under which a cycle could not finish.
+    ///
+    /// # Errors
+    /// A window is empty, a rate is not finite or out of range, or nothing would be scored.
+    pub fn check(&self) -> Result<(), RulesError> {
+        self.check_windows()?;
+        self.check_ranges()
+    }
+
+    fn check_windows(&self) -> Result<(), RulesError> {
+        let w = &self.windows;
+        let lengths = [
+            ("windows.distribute", w.distribute, 1),
+            ("windows.train", w.train, 1),
+            // A commitment is included in the block after it is sent, and is repeated once if lost.
+            ("windows.seal", w.seal, 2),
+            ("windows.reveal", w.reveal, 2),
+            ("windows.score", w.score, 2),
+            ("windows.vote", w.vote, 2),
+        ];
+        for (rule, value, least) in lengths {
+            if value < least || value > MAXIMUM_WINDOW_BLOCKS {
+                return Err(RulesError::Window {
+                    rule,
+                    value,
+                    least,
+                    most: MAXIMUM_WINDOW_BLOCKS,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ranges(&self) -> Result<(), RulesError> {
+        let (inner, scoring, outer, rewards) =
+            (&self.inner, &self.scoring, &self.outer, &self.rewards);
+        let ranges = [
+            ("inner.steps", f64::from(inner.steps), 1.0, 1e6),
+            (
+                "inner.batch_sequences",
+                f64::from(inner.batch_sequences),
+                1.0,
+                1e4,
+            ),
+            (
+                "inner.learning_rate",
+                f64::from(inner.learning_rate),
+                1e-9,
+                1.0,
+            ),
+            (
+                "scoring.sequence_length",
+                f64::from(scoring.sequence_length),
+                2.0,
+                1e6,
+            ),
+            ("scoring.sequences", f64::from(scoring.sequences), 2.0, 1e6),
+            (
+                "scoring.gate_sequences",
+                f64::from(scoring.gate_sequences),
+                1.0,
+                1e6,
+            ),
+            ("scoring.significance", scoring.significance, 0.0, 10.0),
+            (
+                "scoring.duplicate_cosine",
+                scoring.duplicate_cosine,
+                0.5,
+                1.0,
+            ),
+            ("scoring.norm_bound", scoring.norm_bound, 1.0, 1e3),
+            (
+                "outer.learning_rate",
+                f64::from(outer.learning_rate),
+                1e-6,
+                2.0,
+            ),
+            ("outer.momentum", f64::from(outer.momentum), 0.0, 0.999),
+            ("rewards.history", rewards.history, 0.0, 0.999),
+        ];
+        for (rule, value, least, most) in ranges {
+            if !(value >= least && value <= most) {
+                return Err(RulesError::Range {
+                    rule,
+                    value,
+                    least,
+                    most,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// About a week of twelve-second blocks: longer windows are a mistake in units.
+const MAXIMUM_WINDOW_BLOCKS: u64 = 50_400;
+
+/// Why rules cannot be followed. Names the rule.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RulesError {
+    /// A window in which nothing could happen, or which would never end.
+    #[error("rule {rule} is {value} blocks, must be from {least} to {most}")]
+    Window {
+        /// The rule at fault.
+        rule: &'static str,
+        /// Its value, in blocks.
+        value: u64,
+        /// Smallest accepted.
+        least: u64,
+        /// Largest accepted.
+        most: u64,
+    },
+    /// A number outside its range, or not a number.
+    #[error("rule {rule} is {value}, must be from {least} to {most}")]
+    Range {
+        /// The rule at fault.
+        rule: &'static str,
+        /// Its value.
+        value: f64,
+        /// Smallest accepted.
+        least: f64,
+        /// Largest accepted.
+        most: f64,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_rules_and_the_fast_ones_make_cycles_of_45_blocks() {
+        for rules in [Rules::default(), Rules::for_fast_blocks()] {
+            assert_eq!(rules.check(), Ok(()));
+            assert_eq!(rules.windows.cycle(), 45);
+        }
+    }
+
+    /// What should happen: the rule is named. What should not: a cycle in which nobody can commit.
+    #[test]
+    fn an_empty_window_and_a_rate_that_is_no_number_are_refused_by_name() {
+        let mut rules = Rules::default();
+        rules.windows.seal = 0;
+        assert!(
+            rules
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("windows.seal")
+        );
+
+        let mut rules = Rules::default();
+        rules.outer.learning_rate = f32::NAN;
+        assert!(
+            rules
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("outer.learning_rate")
+        );
+    }
+
+    #[test]
+    fn an_unknown_rule_is_refused_rather_than_ignored() {
+        let mut json = serde_json::to_value(Rules::default()).unwrap();
+        json["scoring"]["sequnces"] = 3.into();
+        assert!(serde_json::from_value::<Rules>(json).is_err());
+    }
+}

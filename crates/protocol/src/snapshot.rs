@@ -1,0 +1,160 @@
+//! What the chain says as of one block: the only view of the outside that a role machine has of
+//! the others.
+//!
+//! The driver fills it from reads that are pinned to one block hash and hands it over once per block,
+//! in order and without gaps. It carries the head beside the block, so that a role that is
+//! catching up can tell what is still worth doing.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::announcement::Announcement;
+use crate::ids::{Block, BlockHash, Hotkey, Uid};
+
+/// The chain as of one block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The block that was read.
+    pub block: Block,
+    /// Its hash.
+    pub hash: BlockHash,
+    /// The newest block that the driver knows of; equal to `block` when it is not catching up.
+    pub head: Block,
+    /// The subnet owner's hotkey.
+    pub owner: Option<Hotkey>,
+    /// Registered participants, in the order of their slots.
+    pub participants: Vec<Participant>,
+    /// The last record of each participant that has one.
+    pub records: BTreeMap<Hotkey, Record>,
+}
+
+/// A registered participant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Participant {
+    /// Its slot, valid in this snapshot only.
+    pub uid: Uid,
+    /// Who it is.
+    pub hotkey: Hotkey,
+    /// Stake in rao.
+    pub stake: u64,
+    /// Whether the chain lets it validate.
+    pub validator_permit: bool,
+    /// Where it serves, if it said so.
+    pub endpoint: Option<Endpoint>,
+    /// The block in which it last set weights.
+    pub weights_set: Block,
+}
+
+/// A record on the chain: bytes, and when they were included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The block of inclusion.
+    pub block: Block,
+    /// The place within that block: decides between two of one block.
+    pub index: u32,
+    /// The payload.
+    #[serde(with = "hex_bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// An address of a participant's HTTP server. Untrusted: whoever announced it chose it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Address.
+    pub ip: IpAddr,
+    /// Port.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// The base URL, without a slash at the end.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", SocketAddr::new(self.ip, self.port))
+    }
+}
+
+/// A validator as far as voting goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Voter {
+    /// Who.
+    pub hotkey: Hotkey,
+    /// With how much stake, in rao.
+    pub stake: u64,
+}
+
+impl Snapshot {
+    /// The participant with this hotkey.
+    #[must_use]
+    pub fn participant(&self, hotkey: Hotkey) -> Option<&Participant> {
+        self.participants.iter().find(|p| p.hotkey == hotkey)
+    }
+
+    /// Everyone who may validate, with a stake, in the order of their hotkeys.
+    #[must_use]
+    pub fn voters(&self) -> Vec<Voter> {
+        let mut voters: Vec<_> = self
+            .participants
+            .iter()
+            .filter(|p| p.validator_permit && p.stake > 0)
+            .map(|p| Voter {
+                hotkey: p.hotkey,
+                stake: p.stake,
+            })
+            .collect();
+        voters.sort_by_key(|voter| voter.hotkey);
+        voters
+    }
+
+    /// What a participant last announced, and its record; nothing when it is not one of ours.
+    #[must_use]
+    pub fn announcement(&self, hotkey: Hotkey) -> Option<(&Record, Announcement)> {
+        let record = self.records.get(&hotkey)?;
+        Announcement::decode(&record.bytes).map(|announcement| (record, announcement))
+    }
+
+    /// Every announcement, in the order of the hotkeys.
+    pub fn announcements(&self) -> impl Iterator<Item = (Hotkey, &Record, Announcement)> {
+        self.records.keys().filter_map(|hotkey| {
+            self.announcement(*hotkey)
+                .map(|(record, announcement)| (*hotkey, record, announcement))
+        })
+    }
+
+    /// Servers that blobs can be had from: validators by stake, then the owner; never oneself.
+    #[must_use]
+    pub fn servers(&self, except: Hotkey) -> Vec<Endpoint> {
+        let mut serving: Vec<_> = self
+            .participants
+            .iter()
+            .filter(|p| p.hotkey != except)
+            .filter(|p| p.validator_permit || Some(p.hotkey) == self.owner)
+            .filter_map(|p| {
+                p.endpoint
+                    .map(|endpoint| (std::cmp::Reverse(p.stake), p.uid, endpoint))
+            })
+            .collect();
+        serving.sort();
+        serving
+            .into_iter()
+            .map(|(_, _, endpoint)| endpoint)
+            .collect()
+    }
+}
+
+/// Bytes as hexadecimal text, so that journals can be read.
+pub(crate) mod hex_bytes {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(bytes))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
+        hex::decode(String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}

@@ -1,0 +1,546 @@
+//! The validator: takes uploads, scores, reports, merges, votes.
+//!
+//! ```text
+//! Reveal   uploads in; what others received is fetched by its revealed hash
+//! Score    updates here? ──▶ Run(Score) ──▶ report on the chain
+//! Vote     verdicts ──▶ Run(Merge) ──▶ two manifests, gate ──▶ vote on the chain
+//! ```
+//!
+//! Every step looks at the current window and at what is there already, so that a validator that was
+//! away does what can still be done and abstains from the rest (A-84). Numbers come from the learner,
+//! verdicts from the chain; this file only decides what to do next.
+
+use std::collections::BTreeMap;
+
+use crate::announcement::{Announcement, Vote};
+use crate::event::{
+    Candidate, Effect, Effects, Event, Finding, Form, Job, Merged, Milestone, Outcome,
+    UploadAnswer, Weighted,
+};
+use crate::follow::{Follower, Identity};
+use crate::ids::{BlobId, Block, Cycle, Hotkey, StateId, Uid};
+use crate::manifest::{BlockRef, Document, MergedUpdate, StateManifest};
+use crate::miner::effects_of_restart;
+use crate::reason::ReasonCode;
+use crate::receipt::Receipt;
+use crate::report::{Entry, ScoreReport};
+use crate::round::Judgement;
+use crate::schedule::Window;
+use crate::seed::{Draw, seed};
+use crate::submission;
+
+/// Blocks after which weights that have not shown are sent again.
+const WEIGHTS_RETRY_BLOCKS: u64 = 10;
+
+/// The validator's state.
+#[derive(Debug, Clone)]
+pub struct Validator {
+    follower: Follower,
+    running: Option<Job>,
+    work: Work,
+    weights_sent: Option<Block>,
+}
+
+/// What a validator has done in the current cycle.
+#[derive(Debug, Clone, Default)]
+struct Work {
+    cycle: Cycle,
+    received: BTreeMap<Hotkey, BlobId>,
+    /// The updates that the score job was given, and what it found.
+    scored: Option<Vec<(Hotkey, Finding)>>,
+    failed_jobs: u32,
+    receipts_issued: bool,
+    vote: Option<Vote>,
+}
+
+/// Attempts at a job in one cycle: a second one may succeed after a passing fault, a third would
+/// only keep the machine busy.
+const MAXIMUM_FAILED_JOBS: u32 = 2;
+
+/// What the upload server may take at this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// The current cycle.
+    pub cycle: Cycle,
+    /// Whether uploads are taken.
+    pub open: bool,
+    /// The block in which they next are.
+    pub opens_at: Block,
+    /// Hotkeys with a sealed commitment.
+    pub sealed: Vec<Hotkey>,
+    /// What was taken already.
+    pub received: BTreeMap<Hotkey, BlobId>,
+}
+
+impl Validator {
+    /// A validator that knows nothing yet.
+    #[must_use]
+    pub fn new(identity: Identity) -> Self {
+        Self {
+            follower: Follower::new(identity),
+            running: None,
+            work: Work::default(),
+            weights_sent: None,
+        }
+    }
+
+    /// Takes an event, gives what is to be done.
+    pub fn handle(&mut self, event: &Event) -> Effects {
+        let mut effects = Effects::default();
+        self.follower.note(event, &mut effects);
+        self.enter_cycle();
+        match event {
+            Event::Started => effects_of_restart(self.running.as_ref(), &mut effects),
+            Event::Uploaded {
+                ticket,
+                hotkey,
+                cycle,
+                blob,
+            } => {
+                let answer = self.take_upload(*hotkey, *cycle, *blob);
+                effects.push(Effect::Answer {
+                    ticket: *ticket,
+                    answer,
+                });
+            }
+            Event::Finished { outcome, .. } => self.on_finished(outcome, &mut effects),
+            Event::Block(_)
+            | Event::Document { .. }
+            | Event::Fetched { .. }
+            | Event::FetchFailed { .. }
+            | Event::Delivered { .. }
+            | Event::ChainRefused { .. } => {}
+        }
+        self.act(&mut effects);
+        effects
+    }
+
+    pub(crate) fn canonical(&self) -> Option<StateId> {
+        self.follower.canonical()
+    }
+
+    /// What the upload server may take; `None` before the task begins.
+    #[must_use]
+    pub fn admission(&self) -> Option<Admission> {
+        let (now, moment) = self.follower.live()?;
+        let task = self.follower.task()?;
+        let passed = moment.window > Window::Reveal;
+        let next = if passed {
+            moment.cycle.next()
+        } else {
+            moment.cycle
+        };
+        let sealed = now
+            .announcements()
+            .filter(|(_, _, said)| sealed_in(said, moment.cycle));
+        Some(Admission {
+            cycle: moment.cycle,
+            open: moment.window == Window::Reveal,
+            opens_at: task.schedule.opens(next, Window::Reveal),
+            sealed: sealed.map(|(hotkey, _, _)| hotkey).collect(),
+            received: self.work.received.clone(),
+        })
+    }
+
+    fn enter_cycle(&mut self) {
+        if let Some(round) = self.follower.round()
+            && round.cycle != self.work.cycle
+        {
+            self.work = Work {
+                cycle: round.cycle,
+                ..Work::default()
+            };
+        }
+    }
+
+    /// One update a hotkey and cycle, inside the window, from whoever sealed (P-16, A-22).
+    fn take_upload(&mut self, hotkey: Hotkey, cycle: Cycle, blob: BlobId) -> UploadAnswer {
+        let Some(admission) = self.admission() else {
+            return UploadAnswer::TooEarly;
+        };
+        match self.work.received.get(&hotkey) {
+            Some(earlier) if cycle == admission.cycle && *earlier == blob => UploadAnswer::Repeated,
+            _ if cycle < admission.cycle => UploadAnswer::TooLate,
+            _ if !admission.open && cycle == admission.cycle && self.uploads_over() => {
+                UploadAnswer::TooLate
+            }
+            _ if !admission.open || cycle > admission.cycle => UploadAnswer::TooEarly,
+            Some(_) => UploadAnswer::AlreadySubmitted,
+            None if !admission.sealed.contains(&hotkey) => UploadAnswer::NotSealed,
+            None => {
+                self.work.received.insert(hotkey, blob);
+                UploadAnswer::Accepted
+            }
+        }
+    }
+
+    fn uploads_over(&self) -> bool {
+        self.follower
+            .live()
+            .is_some_and(|(_, moment)| moment.window > Window::Reveal)
+    }
+
+    fn on_finished(&mut self, outcome: &Outcome, effects: &mut Effects) {
+        let job = self.running.take();
+        match (outcome, job) {
+            (Outcome::Scored { cycle, findings }, Some(Job::Score { updates, .. }))
+                if *cycle == self.work.cycle && updates.len() == findings.len() =>
+            {
+                let scored: Vec<_> = updates
+                    .iter()
+                    .zip(findings)
+                    .map(|(candidate, finding)| (candidate.hotkey, *finding))
+                    .collect();
+                effects.tell(Milestone::Measured {
+                    cycle: *cycle,
+                    findings: scored.clone(),
+                });
+                self.work.scored = Some(scored);
+            }
+            (Outcome::Merged(merged), Some(Job::Merge { .. }))
+                if merged.cycle == self.work.cycle =>
+            {
+                self.on_merged(merged, effects);
+            }
+            (Outcome::Failed { cycle, cause }, _) => {
+                self.work.failed_jobs += 1;
+                effects.tell(Milestone::JobFailed {
+                    cycle: *cycle,
+                    cause: cause.clone(),
+                });
+            }
+            // A result for a cycle that has passed.
+            (Outcome::Trained(_) | Outcome::Scored { .. } | Outcome::Merged(_), _) => {}
+        }
+    }
+
+    fn on_merged(&mut self, merged: &Merged, effects: &mut Effects) {
+        for group in merged.candidate.iter().chain(&merged.fallback) {
+            for blob in [Some(group.shard), group.momentum].into_iter().flatten() {
+                self.follower.library.add(blob);
+            }
+        }
+        let approves = merged.passes();
+        effects.tell(Milestone::Gate {
+            cycle: merged.cycle,
+            incumbent_loss: merged.incumbent_loss,
+            candidate_loss: merged.candidate_loss,
+            approves,
+        });
+        let Some((candidate, fallback)) = self.successors(merged) else {
+            return;
+        };
+        let vote = Vote {
+            cycle: merged.cycle,
+            approves,
+            candidate: self.follower.keep_manifest(candidate, effects),
+            fallback: self.follower.keep_manifest(fallback, effects),
+        };
+        self.work.vote = Some(vote);
+    }
+
+    /// The two states that may follow: the merged one, and the incumbent with damped momentum.
+    fn successors(&self, merged: &Merged) -> Option<(StateManifest, StateManifest)> {
+        let judgement = self.judgement()?;
+        let (base, _) = self.follower.base()?;
+        let accepted = judgement
+            .verdicts
+            .iter()
+            .filter(|verdict| verdict.weight > 0.0);
+        let updates = accepted.filter_map(|verdict| {
+            Some(MergedUpdate {
+                group: verdict.group,
+                hotkey: verdict.hotkey,
+                update: verdict.update?,
+                weight: verdict.weight,
+            })
+        });
+        let candidate = StateManifest {
+            format: StateManifest::FORMAT,
+            cycle: merged.cycle.next(),
+            parent: Some(base),
+            archive: Some(BlobId::of(&judgement.archive.to_bytes())),
+            groups: merged.candidate.clone(),
+            merged: updates.collect(),
+        };
+        let fallback = StateManifest {
+            groups: merged.fallback.clone(),
+            merged: Vec::new(),
+            ..candidate.clone()
+        };
+        Some((candidate, fallback))
+    }
+
+    fn judgement(&self) -> Option<&Judgement> {
+        self.follower.round()?.judgement.as_ref()
+    }
+
+    fn act(&mut self, effects: &mut Effects) {
+        self.fetch(effects);
+        self.issue_receipts(effects);
+        let Some((_, moment)) = self.follower.live() else {
+            return;
+        };
+        match moment.window {
+            Window::Score => self.score(moment.closes_window, effects),
+            Window::Vote => self.vote(moment.closes_window, effects),
+            Window::Distribute | Window::Train | Window::Seal | Window::Reveal => {}
+        }
+        self.set_weights(effects);
+    }
+
+    /// The whole model, every pool, and every update that was revealed.
+    fn fetch(&mut self, effects: &mut Effects) {
+        let (Some(task), Some((_, base))) = (self.follower.task(), self.follower.base()) else {
+            return;
+        };
+        let model = &task.manifest.model;
+        let mut blobs = vec![model.config, model.tokenizer, model.backbone];
+        for domain in &task.manifest.domains {
+            // The training text is for serving: miners ask validators, not the owner (P-7).
+            blobs.extend([domain.training, domain.scoring, domain.gate]);
+        }
+        blobs.extend(base.blobs());
+        let complete = self.follower.library.has_all(blobs.iter().copied());
+        let revealed: Vec<_> = self
+            .revealed()
+            .iter()
+            .map(|candidate| candidate.update)
+            .collect();
+        self.follower.want(blobs, Form::Blob, effects);
+        self.follower.want(revealed, Form::Blob, effects);
+        if complete {
+            self.follower.tell_ready(effects);
+        }
+    }
+
+    fn revealed(&self) -> Vec<Candidate> {
+        let commits = self
+            .follower
+            .round()
+            .and_then(|round| round.commits.as_ref());
+        commits
+            .into_iter()
+            .flat_map(|commits| &commits.submissions)
+            .filter_map(|submission| {
+                Some(Candidate {
+                    hotkey: submission.hotkey,
+                    group: submission.group,
+                    update: submission.update()?,
+                })
+            })
+            .collect()
+    }
+
+    fn score(&mut self, closing: bool, effects: &mut Effects) {
+        match &self.work.scored {
+            // Sent in the last block, a report would be included after it.
+            Some(_) if closing => {}
+            Some(_) => {
+                if let Some(report) = self.report() {
+                    self.follower
+                        .announce(&Announcement::Scored(report), effects);
+                }
+            }
+            None => {
+                if let Some(job) = self.score_job() {
+                    self.run(job, effects);
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, job: Job, effects: &mut Effects) {
+        if self.running.is_none() && self.work.failed_jobs < MAXIMUM_FAILED_JOBS {
+            self.running = Some(job.clone());
+            effects.push(Effect::Run(job));
+        }
+    }
+
+    /// Everything that was revealed and is here. What no server has is reported as not uploaded; what
+    /// merely could not be fetched yet is waited for.
+    fn score_job(&self) -> Option<Job> {
+        let (task, round) = (self.follower.task()?, self.follower.round()?);
+        let (state, base) = self.follower.base()?;
+        let seeded: BlockRef = round.seeded?;
+        round.commits.as_ref()?;
+        let library = &self.follower.library;
+        let updates = self.revealed();
+        let settled = |c: &Candidate| library.has(c.update) || library.is_absent(c.update);
+        let pools = task
+            .manifest
+            .domains
+            .iter()
+            .flat_map(|d| [d.scoring, d.gate]);
+        if !updates.iter().all(settled) || !library.has_all(base.blobs().chain(pools)) {
+            return None;
+        }
+        Some(Job::Score {
+            cycle: round.cycle,
+            task: task.id,
+            state,
+            seed: seed(Draw::Scoring, seeded.hash, round.cycle),
+            updates: updates
+                .into_iter()
+                .filter(|c| library.has(c.update))
+                .collect(),
+            remembered: self
+                .follower
+                .remembered()
+                .into_iter()
+                .filter(|candidate| library.has(candidate.update))
+                .collect(),
+            stop_at: task.schedule.closes(round.cycle, Window::Score),
+        })
+    }
+
+    /// One entry a submission, in the order that everyone derives from the chain.
+    fn report(&self) -> Option<ScoreReport> {
+        let round = self.follower.round()?;
+        let submissions = &round.commits.as_ref()?.submissions;
+        let scored = self.work.scored.as_ref()?;
+        let entry = |submission: &submission::Submission| match submission.opening {
+            submission::Opening::Refused(code) => Entry::Refused(code),
+            submission::Opening::Update(_) => {
+                match scored
+                    .iter()
+                    .find(|(hotkey, _)| *hotkey == submission.hotkey)
+                {
+                    Some((_, Finding::Measured { measurement, .. })) => {
+                        Entry::Measured(*measurement)
+                    }
+                    Some((_, Finding::Refused { code })) => Entry::Refused(*code),
+                    None => Entry::Refused(ReasonCode::NotUploaded),
+                }
+            }
+        };
+        Some(ScoreReport {
+            cycle: round.cycle,
+            submissions: submission::digest(round.cycle, submissions),
+            entries: submissions.iter().map(entry).collect(),
+        })
+    }
+
+    fn issue_receipts(&mut self, effects: &mut Effects) {
+        if self.work.receipts_issued {
+            return;
+        }
+        let Some(judgement) = self.judgement() else {
+            return;
+        };
+        let archive = judgement.archive.to_bytes();
+        let own = self.work.scored.as_deref().unwrap_or_default();
+        let receipts: Vec<Receipt> = judgement
+            .verdicts
+            .iter()
+            .map(|verdict| {
+                let better = |other: &&crate::consensus::Verdict| {
+                    other.group == verdict.group && other.weight > verdict.weight
+                };
+                let finding = own.iter().find(|(hotkey, _)| *hotkey == verdict.hotkey);
+                Receipt {
+                    cycle: self.work.cycle,
+                    hotkey: verdict.hotkey,
+                    group: verdict.group,
+                    update: verdict.update,
+                    code: verdict.code,
+                    measurement: verdict.measurement,
+                    weight: verdict.weight,
+                    reward: judgement
+                        .rewards
+                        .shares
+                        .get(&verdict.hotkey)
+                        .copied()
+                        .unwrap_or(0.0),
+                    rank: 1 + u32::try_from(judgement.verdicts.iter().filter(better).count())
+                        .unwrap_or(u32::MAX),
+                    validator: self.follower.identity.hotkey,
+                    own: finding.map(|(_, finding)| *finding),
+                }
+            })
+            .collect();
+        self.work.receipts_issued = true;
+        self.follower.keep_document(archive, effects);
+        for receipt in receipts {
+            effects.push(Effect::Issue(receipt));
+        }
+    }
+
+    fn vote(&mut self, closing: bool, effects: &mut Effects) {
+        if let Some(vote) = self.work.vote {
+            if !closing {
+                self.follower.announce(&Announcement::Voted(vote), effects);
+            }
+        } else if let Some(job) = self.merge_job() {
+            self.run(job, effects);
+        }
+    }
+
+    /// Nothing to merge without a quorum: the cycle is void and the incumbent stays as it is.
+    fn merge_job(&self) -> Option<Job> {
+        let (task, round) = (self.follower.task()?, self.follower.round()?);
+        let (state, base) = self.follower.base()?;
+        let judgement = round
+            .judgement
+            .as_ref()
+            .filter(|judgement| judgement.quorum)?;
+        let accepted: Vec<_> = judgement
+            .verdicts
+            .iter()
+            .filter(|verdict| verdict.weight > 0.0)
+            .filter_map(|verdict| {
+                Some(Weighted {
+                    group: verdict.group,
+                    update: verdict.update?,
+                    weight: verdict.weight,
+                })
+            })
+            .collect();
+        let updates = accepted.iter().map(|weighted| weighted.update);
+        if !self.follower.library.has_all(base.blobs().chain(updates)) {
+            return None;
+        }
+        Some(Job::Merge {
+            cycle: round.cycle,
+            task: task.id,
+            state,
+            seed: seed(Draw::Gate, round.seeded?.hash, round.cycle),
+            accepted,
+        })
+    }
+
+    /// Puts the reward history on the chain as often as the chain takes it (P-41).
+    fn set_weights(&mut self, effects: &mut Effects) {
+        let (Some((now, _)), Some(task)) = (self.follower.live(), self.follower.task()) else {
+            return;
+        };
+        let Some(me) = now.participant(self.follower.identity.hotkey) else {
+            return;
+        };
+        let interval = task.manifest.rules.rewards.weight_interval;
+        let due = now.block.0 >= me.weights_set.0 + interval
+            && self
+                .weights_sent
+                .is_none_or(|sent| now.block.0 >= sent.0 + WEIGHTS_RETRY_BLOCKS);
+        if !due || !me.validator_permit {
+            return;
+        }
+        let history = self.follower.history.weights();
+        let weights: Vec<(Uid, f64)> = now
+            .participants
+            .iter()
+            .filter_map(|p| history.get(&p.hotkey).map(|weight| (p.uid, *weight)))
+            .collect();
+        if !weights.is_empty() {
+            self.weights_sent = Some(now.block);
+            effects.push(Effect::SetWeights { weights });
+        }
+    }
+}
+
+fn sealed_in(said: &Announcement, now: Cycle) -> bool {
+    match said {
+        Announcement::Sealed { cycle, .. } | Announcement::Revealed { cycle, .. } => *cycle == now,
+        Announcement::Task { .. } | Announcement::Scored(_) | Announcement::Voted(_) => false,
+    }
+}
