@@ -1,1 +1,26 @@
+//! What turns a model engine into a network participant.
+//!
+//! ```text
+//! task blobs ──▶ Learner ──Train──▶ update blob
+//!                        ──Score──▶ findings
+//!                        ──Merge──▶ the next state's blobs, gate losses
+//! ```
+//!
+//! [`shard`] and [`wire`] say what an expert group's parameters are and how they travel;
+//! [`aggregate`] is the arithmetic that everyone repeats bit for bit; [`learner`] does a role's jobs
+//! over two ports, [`store`] and [`backend`]. The [`engine_backend`] is the real model, [`toy`] one
+//! without tensors on which the protocol is tested. [`task`] takes a model apart and puts it together.
 #![forbid(unsafe_code)]
+
+pub mod aggregate;
+pub mod backend;
+pub mod engine_backend;
+pub mod learner;
+pub mod shard;
+pub mod store;
+pub mod task;
+pub mod toy;
+pub mod wire;
+
+pub use engine_backend::EngineBackend;
+pub use learner::{Conduct, Learner, StateLearner};

@@ -54,7 +54,8 @@ impl Copier {
 
     fn act(&mut self, effects: &mut Effects) {
         self.plunder(effects);
-        let Some((now, moment)) = self.follower.live() else {
+        let (Some((now, moment)), Some(next)) = (self.follower.live(), self.follower.next_moment())
+        else {
             return;
         };
         if moment.cycle.0 % 2 == 1 {
@@ -62,10 +63,10 @@ impl Copier {
         } else if let Some((_, said)) = now.announcement(self.victim) {
             let worth_copying = match said {
                 Announcement::Sealed { cycle, .. } => {
-                    moment.window == Window::Seal && cycle == moment.cycle
+                    (next.window, next.cycle) == (Window::Seal, cycle)
                 }
                 Announcement::Revealed { cycle, .. } => {
-                    moment.window == Window::Reveal && cycle == moment.cycle
+                    (next.window, next.cycle) == (Window::Reveal, cycle)
                 }
                 Announcement::Task { .. } | Announcement::Scored(_) | Announcement::Voted(_) => {
                     false

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::announcement::{Announcement, Vote};
 use crate::consensus::tally;
-use crate::event::{Candidate, Effect, Effects, Event, Form, Milestone};
+use crate::event::{Effect, Effects, Event, Form, Milestone};
 use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, StateId};
+use crate::job::Candidate;
 use crate::library::Library;
 use crate::manifest::{Document, StateManifest, TaskManifest};
 use crate::rewards::History;
@@ -133,6 +134,13 @@ impl Follower {
         let now = self.now.as_ref().filter(|now| now.block >= now.head)?;
         let moment = self.task()?.schedule.at(now.block)?;
         Some((now, moment))
+    }
+
+    /// Where a record lies that is sent now: it is included in the next block at the earliest. `None`
+    /// while catching up.
+    pub(crate) fn next_moment(&self) -> Option<Moment> {
+        let (now, _) = self.live()?;
+        self.task()?.schedule.at(now.block.next())
     }
 
     /// The state that the current cycle builds on, once its manifest is here.

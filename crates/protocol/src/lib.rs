@@ -20,6 +20,7 @@ mod copier;
 pub mod event;
 mod follow;
 pub mod ids;
+pub mod job;
 mod library;
 pub mod machine;
 pub mod manifest;
@@ -41,4 +42,4 @@ pub mod submission;
 mod validator;
 
 pub use follow::Identity;
-pub use validator::Admission;
+pub use validator::{Admission, Uploads};

@@ -11,9 +11,10 @@
 
 use crate::announcement::Salt;
 use crate::assignment::assigned_group;
-use crate::event::{Effect, Effects, Event, Form, Job, Milestone, Outcome};
+use crate::event::{Effect, Effects, Event, Form, Milestone};
 use crate::follow::{Follower, Identity};
 use crate::ids::{BlobId, Block, Cycle, GroupId, StateId};
+use crate::job::{Job, Outcome, TrainJob};
 use crate::present::Prepared;
 use crate::rules::TrainingRouting;
 use crate::schedule::Window;
@@ -67,18 +68,14 @@ impl Miner {
     fn on_finished(&mut self, outcome: &Outcome, salt: Salt, effects: &mut Effects) {
         let job = self.running.take();
         match (outcome, job) {
-            (
-                Outcome::Trained(trained),
-                Some(Job::Train {
-                    cycle,
-                    state,
-                    group,
-                    ..
-                }),
-            ) if cycle == trained.cycle => {
+            (Outcome::Trained(trained), Some(Job::Train(job))) if job.cycle == trained.cycle => {
                 self.follower.library.add(trained.update);
                 effects.tell(Milestone::Trained(trained.clone()));
-                self.prepared = Some(Prepared::new((cycle, state, group), trained.update, salt));
+                self.prepared = Some(Prepared::new(
+                    (job.cycle, job.state, job.group),
+                    trained.update,
+                    salt,
+                ));
             }
             (Outcome::Failed { cycle, cause }, _) => effects.tell(Milestone::JobFailed {
                 cycle: *cycle,
@@ -157,14 +154,14 @@ impl Miner {
         let (task, round) = (self.follower.task()?, self.follower.round()?);
         let (state, _) = self.follower.base()?;
         let draw = Draw::Training(self.follower.identity.hotkey);
-        Some(Job::Train {
+        Some(Job::Train(TrainJob {
             cycle,
             task: task.id,
             state,
             group: self.group()?,
             seed: seed(draw, round.first_block.hash, cycle),
             stop_at: task.schedule.closes(cycle, Window::Train),
-        })
+        }))
     }
 }
 

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use crate::announcement::{Announcement, Salt};
 use crate::event::{Delivery, Effect, Effects, Event};
 use crate::follow::Follower;
-use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, StateId};
+use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, Seal, StateId};
 use crate::schedule::Window;
+use crate::snapshot::Snapshot;
 use crate::submission::Binding;
 
 /// An update that is ready to be committed to.
@@ -66,37 +67,32 @@ impl Prepared {
         }
     }
 
-    /// Does what the current window asks for.
+    /// Does what this block and the next one ask for.
     pub(crate) fn act(&mut self, follower: &mut Follower, effects: &mut Effects) {
-        let Some((now, moment)) = follower.live() else {
+        let (Some((now, moment)), Some(next)) = (follower.live(), follower.next_moment()) else {
             return;
         };
         if moment.cycle != self.cycle {
             return;
         }
-        let binding = Binding {
-            network: follower.identity.network,
+        if moment.window == Window::Reveal {
+            self.deliver(now, effects);
+        }
+        let seal = self.seal(follower);
+        let sealed = Announcement::Sealed {
             cycle: self.cycle,
             group: self.group,
-            hotkey: follower.identity.hotkey,
-            base: self.base,
+            seal,
         };
-        let (cycle, group) = (self.cycle, self.group);
-        let seal = binding.seal(self.update, &self.salt);
-        match moment.window {
-            // A seal sent in the window's last block would be included after it.
-            Window::Seal if !moment.closes_window => {
-                follower.announce(&Announcement::Sealed { cycle, group, seal }, effects);
-            }
+        match next.window {
+            Window::Seal => follower.announce(&sealed, effects),
             Window::Reveal => {
-                self.deliver(now, effects);
-                let sealed = now
-                    .announcement(binding.hotkey)
-                    .is_some_and(|(_, said)| said == Announcement::Sealed { cycle, group, seal });
-                if sealed && !moment.closes_window {
+                // Only what the chain holds can be opened; a reveal over a missing seal is noise.
+                let said = now.announcement(follower.identity.hotkey);
+                if said.is_some_and(|(_, said)| said == sealed) {
                     let reveal = Announcement::Revealed {
-                        cycle,
-                        group,
+                        cycle: self.cycle,
+                        group: self.group,
                         seal,
                         update: self.update,
                         salt: self.salt,
@@ -104,11 +100,22 @@ impl Prepared {
                     follower.announce(&reveal, effects);
                 }
             }
-            Window::Distribute | Window::Train | Window::Seal | Window::Score | Window::Vote => {}
+            Window::Distribute | Window::Train | Window::Score | Window::Vote => {}
         }
     }
 
-    fn deliver(&mut self, now: &crate::snapshot::Snapshot, effects: &mut Effects) {
+    fn seal(&self, follower: &Follower) -> Seal {
+        let binding = Binding {
+            network: follower.identity.network,
+            cycle: self.cycle,
+            group: self.group,
+            hotkey: follower.identity.hotkey,
+            base: self.base,
+        };
+        binding.seal(self.update, &self.salt)
+    }
+
+    fn deliver(&mut self, now: &Snapshot, effects: &mut Effects) {
         for participant in now.participants.iter().filter(|p| p.validator_permit) {
             let due = match self.deliveries.get(&participant.hotkey) {
                 None => true,

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::Finding;
 use crate::ids::{BlobId, Cycle, GroupId, Hotkey};
+use crate::job::Finding;
 use crate::reason::ReasonCode;
 use crate::report::Measurement;
 

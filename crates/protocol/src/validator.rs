@@ -13,12 +13,10 @@
 use std::collections::BTreeMap;
 
 use crate::announcement::{Announcement, Vote};
-use crate::event::{
-    Candidate, Effect, Effects, Event, Finding, Form, Job, Merged, Milestone, Outcome,
-    UploadAnswer, Weighted,
-};
+use crate::event::{Effect, Effects, Event, Form, Milestone, UploadAnswer};
 use crate::follow::{Follower, Identity};
 use crate::ids::{BlobId, Block, Cycle, Hotkey, StateId, Uid};
+use crate::job::{Candidate, Finding, Job, MergeJob, Merged, Outcome, ScoreJob, Weighted};
 use crate::manifest::{BlockRef, Document, MergedUpdate, StateManifest};
 use crate::miner::effects_of_restart;
 use crate::reason::ReasonCode;
@@ -63,13 +61,22 @@ pub struct Admission {
     /// The current cycle.
     pub cycle: Cycle,
     /// Whether uploads are taken.
-    pub open: bool,
-    /// The block in which they next are.
-    pub opens_at: Block,
+    pub uploads: Uploads,
     /// Hotkeys with a sealed commitment.
     pub sealed: Vec<Hotkey>,
     /// What was taken already.
     pub received: BTreeMap<Hotkey, BlobId>,
+}
+
+/// Whether uploads are taken (P-16).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uploads {
+    /// Not before this block, or they could be copied while seals are still taken.
+    NotBefore(Block),
+    /// Now.
+    Open,
+    /// Not any more in this cycle.
+    Over,
 }
 
 impl Validator {
@@ -124,19 +131,19 @@ impl Validator {
     pub fn admission(&self) -> Option<Admission> {
         let (now, moment) = self.follower.live()?;
         let task = self.follower.task()?;
-        let passed = moment.window > Window::Reveal;
-        let next = if passed {
-            moment.cycle.next()
-        } else {
-            moment.cycle
+        let uploads = match moment.window {
+            Window::Distribute | Window::Train | Window::Seal => {
+                Uploads::NotBefore(task.schedule.opens(moment.cycle, Window::Reveal))
+            }
+            Window::Reveal => Uploads::Open,
+            Window::Score | Window::Vote => Uploads::Over,
         };
         let sealed = now
             .announcements()
             .filter(|(_, _, said)| sealed_in(said, moment.cycle));
         Some(Admission {
             cycle: moment.cycle,
-            open: moment.window == Window::Reveal,
-            opens_at: task.schedule.opens(next, Window::Reveal),
+            uploads,
             sealed: sealed.map(|(hotkey, _, _)| hotkey).collect(),
             received: self.work.received.clone(),
         })
@@ -158,35 +165,34 @@ impl Validator {
         let Some(admission) = self.admission() else {
             return UploadAnswer::TooEarly;
         };
-        match self.work.received.get(&hotkey) {
-            Some(earlier) if cycle == admission.cycle && *earlier == blob => UploadAnswer::Repeated,
-            _ if cycle < admission.cycle => UploadAnswer::TooLate,
-            _ if !admission.open && cycle == admission.cycle && self.uploads_over() => {
+        if cycle != admission.cycle {
+            return if cycle < admission.cycle {
                 UploadAnswer::TooLate
-            }
-            _ if !admission.open || cycle > admission.cycle => UploadAnswer::TooEarly,
-            Some(_) => UploadAnswer::AlreadySubmitted,
-            None if !admission.sealed.contains(&hotkey) => UploadAnswer::NotSealed,
-            None => {
+            } else {
+                UploadAnswer::TooEarly
+            };
+        }
+        match (self.work.received.get(&hotkey), admission.uploads) {
+            (Some(earlier), _) if *earlier == blob => UploadAnswer::Repeated,
+            (_, Uploads::NotBefore(_)) => UploadAnswer::TooEarly,
+            (_, Uploads::Over) => UploadAnswer::TooLate,
+            (Some(_), Uploads::Open) => UploadAnswer::AlreadySubmitted,
+            (None, Uploads::Open) if !admission.sealed.contains(&hotkey) => UploadAnswer::NotSealed,
+            (None, Uploads::Open) => {
                 self.work.received.insert(hotkey, blob);
                 UploadAnswer::Accepted
             }
         }
     }
 
-    fn uploads_over(&self) -> bool {
-        self.follower
-            .live()
-            .is_some_and(|(_, moment)| moment.window > Window::Reveal)
-    }
-
     fn on_finished(&mut self, outcome: &Outcome, effects: &mut Effects) {
         let job = self.running.take();
         match (outcome, job) {
-            (Outcome::Scored { cycle, findings }, Some(Job::Score { updates, .. }))
-                if *cycle == self.work.cycle && updates.len() == findings.len() =>
+            (Outcome::Scored { cycle, findings }, Some(Job::Score(job)))
+                if *cycle == self.work.cycle && job.updates.len() == findings.len() =>
             {
-                let scored: Vec<_> = updates
+                let scored: Vec<_> = job
+                    .updates
                     .iter()
                     .zip(findings)
                     .map(|(candidate, finding)| (candidate.hotkey, *finding))
@@ -197,9 +203,7 @@ impl Validator {
                 });
                 self.work.scored = Some(scored);
             }
-            (Outcome::Merged(merged), Some(Job::Merge { .. }))
-                if merged.cycle == self.work.cycle =>
-            {
+            (Outcome::Merged(merged), Some(Job::Merge(_))) if merged.cycle == self.work.cycle => {
                 self.on_merged(merged, effects);
             }
             (Outcome::Failed { cycle, cause }, _) => {
@@ -278,13 +282,18 @@ impl Validator {
     fn act(&mut self, effects: &mut Effects) {
         self.fetch(effects);
         self.issue_receipts(effects);
-        let Some((_, moment)) = self.follower.live() else {
+        let (Some((_, moment)), Some(next)) = (self.follower.live(), self.follower.next_moment())
+        else {
             return;
         };
-        match moment.window {
-            Window::Score => self.score(moment.closes_window, effects),
-            Window::Vote => self.vote(moment.closes_window, effects),
-            Window::Distribute | Window::Train | Window::Seal | Window::Reveal => {}
+        if moment.window == Window::Score {
+            self.score(effects);
+        }
+        if next.window == Window::Score && next.cycle == self.work.cycle {
+            self.announce_report(effects);
+        }
+        if next.window == Window::Vote && next.cycle == self.work.cycle {
+            self.vote(effects);
         }
         self.set_weights(effects);
     }
@@ -332,21 +341,18 @@ impl Validator {
             .collect()
     }
 
-    fn score(&mut self, closing: bool, effects: &mut Effects) {
-        match &self.work.scored {
-            // Sent in the last block, a report would be included after it.
-            Some(_) if closing => {}
-            Some(_) => {
-                if let Some(report) = self.report() {
-                    self.follower
-                        .announce(&Announcement::Scored(report), effects);
-                }
-            }
-            None => {
-                if let Some(job) = self.score_job() {
-                    self.run(job, effects);
-                }
-            }
+    fn score(&mut self, effects: &mut Effects) {
+        if self.work.scored.is_none()
+            && let Some(job) = self.score_job()
+        {
+            self.run(job, effects);
+        }
+    }
+
+    fn announce_report(&mut self, effects: &mut Effects) {
+        if let Some(report) = self.report() {
+            self.follower
+                .announce(&Announcement::Scored(report), effects);
         }
     }
 
@@ -375,7 +381,7 @@ impl Validator {
         if !updates.iter().all(settled) || !library.has_all(base.blobs().chain(pools)) {
             return None;
         }
-        Some(Job::Score {
+        Some(Job::Score(ScoreJob {
             cycle: round.cycle,
             task: task.id,
             state,
@@ -391,7 +397,7 @@ impl Validator {
                 .filter(|candidate| library.has(candidate.update))
                 .collect(),
             stop_at: task.schedule.closes(round.cycle, Window::Score),
-        })
+        }))
     }
 
     /// One entry a submission, in the order that everyone derives from the chain.
@@ -466,11 +472,9 @@ impl Validator {
         }
     }
 
-    fn vote(&mut self, closing: bool, effects: &mut Effects) {
+    fn vote(&mut self, effects: &mut Effects) {
         if let Some(vote) = self.work.vote {
-            if !closing {
-                self.follower.announce(&Announcement::Voted(vote), effects);
-            }
+            self.follower.announce(&Announcement::Voted(vote), effects);
         } else if let Some(job) = self.merge_job() {
             self.run(job, effects);
         }
@@ -500,13 +504,13 @@ impl Validator {
         if !self.follower.library.has_all(base.blobs().chain(updates)) {
             return None;
         }
-        Some(Job::Merge {
+        Some(Job::Merge(MergeJob {
             cycle: round.cycle,
             task: task.id,
             state,
             seed: seed(Draw::Gate, round.seeded?.hash, round.cycle),
             accepted,
-        })
+        }))
     }
 
     /// Puts the reward history on the chain as often as the chain takes it (P-41).

@@ -1,0 +1,574 @@
+//! The tensor work of every role: train, score, merge (P-17 to P-24, P-30 to P-32).
+//!
+//! Inputs are a job, which only names things, and the blob store, which holds them. Outputs are blobs
+//! and numbers. A learner keeps the last state that it loaded, so that a cycle's jobs do not read it
+//! again. It knows no chain, no clock and no peer; "now" is a block that it is told.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+use connito_engine::data::documents::TokenDocuments;
+use connito_protocol::ids::{BlobId, Block, GroupId, Seed, StateId};
+use connito_protocol::job::{
+    Candidate, Finding, Job, MergeJob, Merged, Outcome, ScoreJob, TrainJob, Trained, Weighted,
+};
+use connito_protocol::manifest::{Document, GroupState, StateManifest, TaskManifest};
+use connito_protocol::partition::ExpertMapping;
+use connito_protocol::reason::ReasonCode;
+use connito_protocol::rules::{Codec, TrainingRouting};
+use connito_protocol::scoring::{self, SequenceLoss, Unmeasured, mean_loss};
+
+use crate::aggregate::{Accepted, Outer, damped, outer_step, reference_norm};
+use crate::backend::{Backend, BackendError, FixedParts, TrainingPlan};
+use crate::shard::{Layout, Shard};
+use crate::store::{BlobStore, StoreError};
+use crate::wire::{self, Rejection};
+
+/// Does jobs, one after the other.
+pub trait Learner: Send {
+    /// Does one job. `head` gives the newest block, for jobs that must end by one.
+    ///
+    /// Never fails: what goes wrong is an [`Outcome::Failed`] and charged to nobody.
+    fn run(&mut self, job: &Job, head: &dyn Fn() -> Block) -> Outcome;
+}
+
+/// How a learner treats what it trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Conduct {
+    /// As it is.
+    #[default]
+    Honest,
+    /// Reversed and enlarged: a rehearsal of a damaging miner.
+    Damaging,
+}
+
+/// How much larger than the honest one, and in the opposite direction, a damaging update is.
+const DAMAGE: f32 = -3.0;
+
+/// A learner over any blob store and any backend.
+#[derive(Debug)]
+pub struct StateLearner<S, B> {
+    store: S,
+    backend: B,
+    conduct: Conduct,
+    task: Option<Task>,
+    state: Option<State>,
+}
+
+#[derive(Debug)]
+struct Task {
+    id: BlobId,
+    manifest: TaskManifest,
+    layouts: BTreeMap<GroupId, Layout>,
+    documents: BTreeMap<BlobId, TokenDocuments>,
+}
+
+#[derive(Debug)]
+struct State {
+    id: StateId,
+    manifest: StateManifest,
+    shards: BTreeMap<GroupId, Shard>,
+}
+
+/// Why a job has no result.
+#[derive(Debug, thiserror::Error)]
+enum JobError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error("{what} {id} cannot be used: {detail}")]
+    Unusable {
+        what: &'static str,
+        id: BlobId,
+        detail: String,
+    },
+    #[error("group {0} is not part of the task")]
+    UnknownGroup(GroupId),
+    #[error("the window closed at block {0} before the work was done")]
+    OutOfTime(Block),
+    #[error("the loss of state {0} is not finite, so nothing can be compared with it")]
+    NoBaseline(StateId),
+}
+
+impl<S: BlobStore, B: Backend> Learner for StateLearner<S, B> {
+    fn run(&mut self, job: &Job, head: &dyn Fn() -> Block) -> Outcome {
+        let result = match job {
+            Job::Train(job) => self.train(job, head),
+            Job::Score(job) => self.score(job, head),
+            Job::Merge(job) => self.merge(job),
+        };
+        result.unwrap_or_else(|error| Outcome::Failed {
+            cycle: job.cycle(),
+            cause: error.to_string(),
+        })
+    }
+}
+
+impl<S: BlobStore, B: Backend> StateLearner<S, B> {
+    /// A learner that has loaded nothing yet.
+    pub fn new(store: S, backend: B, conduct: Conduct) -> Self {
+        Self {
+            store,
+            backend,
+            conduct,
+            task: None,
+            state: None,
+        }
+    }
+
+    /// Mean loss of a state over all predicted tokens of the given sequences.
+    ///
+    /// # Errors
+    /// A part of the state is missing or does not fit, or the loss is not finite.
+    pub fn heldout_loss(
+        &mut self,
+        task: BlobId,
+        state: StateId,
+        sequences: &[&[u32]],
+    ) -> Result<Vec<SequenceLoss>, BackendError> {
+        let told = |error: JobError| BackendError(error.to_string());
+        self.load(task, state, None).map_err(told)?;
+        self.backend.losses(sequences)
+    }
+
+    /// Puts a state into the backend. With `only`, just that group's shard is needed.
+    fn load(
+        &mut self,
+        task: BlobId,
+        state: StateId,
+        only: Option<GroupId>,
+    ) -> Result<(), JobError> {
+        self.load_task(task)?;
+        let complete = |loaded: &State| {
+            loaded.id == state
+                && only.map_or(
+                    loaded.shards.len() == loaded.manifest.groups.len(),
+                    |group| loaded.shards.contains_key(&group),
+                )
+        };
+        if self.state.as_ref().is_some_and(complete) {
+            return Ok(());
+        }
+        let id = state.manifest_blob();
+        let manifest = StateManifest::from_bytes(&self.store.read(id)?)
+            .map_err(|error| unusable("state manifest", id, &error))?;
+        let mut shards = BTreeMap::new();
+        for group in &manifest.groups {
+            if only.is_none_or(|only| only == group.group) {
+                let shard = self.read_shard(group.group, group.shard)?;
+                self.backend.install(&shard)?;
+                shards.insert(group.group, shard);
+            }
+        }
+        self.state = Some(State {
+            id: state,
+            manifest,
+            shards,
+        });
+        Ok(())
+    }
+
+    fn load_task(&mut self, id: BlobId) -> Result<(), JobError> {
+        if self.task.as_ref().is_some_and(|task| task.id == id) {
+            return Ok(());
+        }
+        let manifest = TaskManifest::from_bytes(&self.store.read(id)?)
+            .map_err(|error| unusable("task manifest", id, &error))?;
+        self.backend.open(&FixedParts {
+            config: &self.store.read(manifest.model.config)?,
+            backbone: &self.store.read(manifest.model.backbone)?,
+            sequence_length: manifest.rules.scoring.sequence_length as usize,
+        })?;
+        let mut layouts = BTreeMap::new();
+        for mapping in &manifest.groups {
+            layouts.insert(mapping.group_id, self.backend.layout(mapping)?);
+        }
+        self.state = None;
+        self.task = Some(Task {
+            id,
+            manifest,
+            layouts,
+            documents: BTreeMap::new(),
+        });
+        Ok(())
+    }
+
+    fn read_shard(&self, group: GroupId, blob: BlobId) -> Result<Shard, JobError> {
+        let bytes = self.store.read(blob)?;
+        wire::decode_shard(&bytes, self.layout(group)?)
+            .map_err(|error| unusable("shard", blob, &error))
+    }
+
+    fn layout(&self, group: GroupId) -> Result<&Layout, JobError> {
+        let task = self.task.as_ref();
+        task.and_then(|task| task.layouts.get(&group))
+            .ok_or(JobError::UnknownGroup(group))
+    }
+
+    fn manifest(&self) -> &TaskManifest {
+        &self.task.as_ref().expect("load_task ran first").manifest
+    }
+
+    fn base(&self, group: GroupId) -> Result<&Shard, JobError> {
+        let state = self.state.as_ref();
+        state
+            .and_then(|state| state.shards.get(&group))
+            .ok_or(JobError::UnknownGroup(group))
+    }
+
+    fn documents(&mut self, blob: BlobId) -> Result<&TokenDocuments, JobError> {
+        let task = self.task.as_mut().expect("load_task ran first");
+        match task.documents.entry(blob) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(unknown) => {
+                let documents = self.backend.read_documents(&self.store.read(blob)?)?;
+                Ok(unknown.insert(documents))
+            }
+        }
+    }
+
+    fn train(&mut self, job: &TrainJob, head: &dyn Fn() -> Block) -> Result<Outcome, JobError> {
+        self.load_task(job.task)?;
+        let rules = self.manifest().rules.inner;
+        let only = match rules.routing {
+            TrainingRouting::Classic => None,
+            TrainingRouting::Masked => Some(job.group),
+        };
+        self.load(job.task, job.state, only)?;
+        let (mapping, documents) = self.training_text(job.group)?;
+        let plan = TrainingPlan {
+            mapping: &mapping,
+            documents: &documents,
+            rules: &rules,
+            seed: first_word(&job.seed),
+        };
+        let trained = self.backend.train(&plan, &|| head() < job.stop_at);
+        // The backend now holds something that is no state: put the base back, come what may.
+        let base = self.base(job.group)?.clone();
+        self.backend.install(&base)?;
+        let trained = trained?;
+        if trained.steps == 0 {
+            return Err(JobError::OutOfTime(job.stop_at));
+        }
+        let mut update = trained.shard.difference(&base);
+        if self.conduct == Conduct::Damaging {
+            damage(&mut update);
+        }
+        let bytes = wire::encode(&update, rules.codec);
+        Ok(Outcome::Trained(Trained {
+            cycle: job.cycle,
+            update: self.store.write(&bytes)?,
+            bytes: bytes.len() as u64,
+            steps: trained.steps,
+            tokens: trained.tokens,
+            loss_first: trained.loss_first,
+            loss_last: trained.loss_last,
+        }))
+    }
+
+    /// A group's mapping and the training text of all its domains.
+    fn training_text(
+        &mut self,
+        group: GroupId,
+    ) -> Result<(ExpertMapping, TokenDocuments), JobError> {
+        let manifest = self.manifest();
+        let mapping = manifest
+            .groups
+            .iter()
+            .find(|mapping| mapping.group_id == group);
+        let mapping = mapping.ok_or(JobError::UnknownGroup(group))?.clone();
+        let domains = manifest
+            .domains
+            .iter()
+            .filter(|domain| domain.group == group);
+        let blobs: Vec<BlobId> = domains.map(|domain| domain.training).collect();
+        let mut documents = TokenDocuments::default();
+        for blob in blobs {
+            documents.append(self.documents(blob)?);
+        }
+        Ok((mapping, documents))
+    }
+
+    fn score(&mut self, job: &ScoreJob, head: &dyn Fn() -> Block) -> Result<Outcome, JobError> {
+        self.load(job.task, job.state, None)?;
+        let mut earlier: Vec<(Candidate, Shard)> = Vec::new();
+        for candidate in &job.remembered {
+            // What cannot be read any more cannot be compared with; nobody is charged for that.
+            if let Ok((_, update)) = self.read_update(candidate)? {
+                earlier.push((candidate.clone(), update));
+            }
+        }
+        let mut before = BTreeMap::new();
+        let mut findings = Vec::new();
+        for candidate in &job.updates {
+            if head() >= job.stop_at {
+                return Err(JobError::OutOfTime(job.stop_at));
+            }
+            findings.push(match self.examine(candidate, &earlier)? {
+                Err(code) => Finding::Refused { code },
+                Ok(update) => {
+                    let finding =
+                        self.measure((candidate.group, &update), &job.seed, &mut before)?;
+                    earlier.push((candidate.clone(), update));
+                    finding
+                }
+            });
+        }
+        Ok(Outcome::Scored {
+            cycle: job.cycle,
+            findings,
+        })
+    }
+
+    /// Everything that can be said of an update without running the model, cheapest first.
+    fn examine(
+        &self,
+        candidate: &Candidate,
+        earlier: &[(Candidate, Shard)],
+    ) -> Result<Result<Shard, ReasonCode>, JobError> {
+        let rules = self.manifest().rules.scoring;
+        let same_group = || {
+            earlier
+                .iter()
+                .filter(|(other, _)| other.group == candidate.group)
+        };
+        if same_group().any(|(other, _)| other.update == candidate.update) {
+            return Ok(Err(ReasonCode::Duplicate));
+        }
+        let update = match self.read_update(candidate)? {
+            Ok((_, update)) => update,
+            Err(rejection) => return Ok(Err(rejection.code)),
+        };
+        let state = self.state.as_ref().map(|state| &state.manifest);
+        let reference = state
+            .and_then(|state| {
+                state
+                    .groups
+                    .iter()
+                    .find(|group| group.group == candidate.group)
+            })
+            .and_then(|group| group.reference_norm);
+        if reference.is_some_and(|reference| update.norm() > rules.norm_bound * reference) {
+            return Ok(Err(ReasonCode::NormExceeded));
+        }
+        let copied =
+            same_group().any(|(_, other)| update.cosine(other).abs() >= rules.duplicate_cosine);
+        Ok(if copied {
+            Err(ReasonCode::Duplicate)
+        } else {
+            Ok(update)
+        })
+    }
+
+    fn read_update(
+        &self,
+        candidate: &Candidate,
+    ) -> Result<Result<(Codec, Shard), Rejection>, JobError> {
+        let layout = self.layout(candidate.group)?;
+        let bytes = self.store.read(candidate.update)?;
+        Ok(wire::decode(&bytes, layout)
+            .and_then(|(codec, shard)| complete_experts(&shard, layout).map(|()| (codec, shard))))
+    }
+
+    fn measure(
+        &mut self,
+        (group, update): (GroupId, &Shard),
+        seed: &Seed,
+        before: &mut BTreeMap<GroupId, Vec<SequenceLoss>>,
+    ) -> Result<Finding, JobError> {
+        let pools = self.scoring_pools(group);
+        if let Entry::Vacant(unmeasured) = before.entry(group) {
+            unmeasured.insert(self.losses_on(&pools, seed)?);
+        }
+        let base = self.base(group)?.clone();
+        self.backend.install(&base.plus(update))?;
+        let after = self.losses_on(&pools, seed);
+        self.backend.install(&base)?;
+        let (before, after) = (&before[&group], after?);
+        match scoring::utility(before, &after) {
+            Ok(measurement) => Ok(Finding::Measured {
+                measurement,
+                loss_before: mean_loss(before).unwrap_or(f64::MAX),
+                loss_after: mean_loss(&after).unwrap_or(f64::MAX),
+            }),
+            Err(Unmeasured::NonFiniteLoss) => Ok(Finding::Refused {
+                code: ReasonCode::NonFiniteLoss,
+            }),
+            Err(Unmeasured::NoBaseline) => Err(JobError::NoBaseline(self.state_id())),
+        }
+    }
+
+    fn state_id(&self) -> StateId {
+        self.state.as_ref().expect("load ran first").id
+    }
+
+    /// The scoring pools of a group's domains, with the number of sequences to draw from each.
+    fn scoring_pools(&self, group: GroupId) -> Vec<(BlobId, usize)> {
+        let manifest = self.manifest();
+        let own: Vec<_> = manifest
+            .domains
+            .iter()
+            .filter(|d| d.group == group)
+            .collect();
+        let each = (manifest.rules.scoring.sequences as usize)
+            .div_ceil(own.len().max(1))
+            .max(2);
+        own.into_iter()
+            .map(|domain| (domain.scoring, each))
+            .collect()
+    }
+
+    /// Losses of sequences drawn by one seed, a different draw in each pool.
+    fn losses_on(
+        &mut self,
+        pools: &[(BlobId, usize)],
+        seed: &Seed,
+    ) -> Result<Vec<SequenceLoss>, JobError> {
+        let mut losses = Vec::new();
+        for (pool, count) in pools {
+            let mut hasher = blake3::Hasher::new_derive_key("connito/1 draw from a pool");
+            hasher.update(&seed.0).update(&pool.0);
+            let draw = hasher.finalize();
+            let documents = self.documents(*pool)?;
+            let picks = documents.sample(draw.as_bytes(), *count);
+            let sequences: Vec<Vec<u32>> = documents
+                .select(&picks)
+                .into_iter()
+                .map(<[u32]>::to_vec)
+                .collect();
+            let views: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+            losses.extend(self.backend.losses(&views)?);
+        }
+        Ok(losses)
+    }
+
+    fn merge(&mut self, job: &MergeJob) -> Result<Outcome, JobError> {
+        self.load(job.task, job.state, None)?;
+        let gate = self.manifest().rules.scoring.gate_sequences as usize;
+        let pools: Vec<_> = self
+            .manifest()
+            .domains
+            .iter()
+            .map(|d| (d.gate, gate))
+            .collect();
+        let incumbent = mean_loss(&self.losses_on(&pools, &job.seed)?)
+            .ok_or(JobError::NoBaseline(job.state))?;
+
+        let groups = self
+            .state
+            .as_ref()
+            .map(|s| s.manifest.groups.clone())
+            .unwrap_or_default();
+        let (mut candidate, mut fallback) = (Vec::new(), Vec::new());
+        for group in groups {
+            let (after, kept) = self.merge_group(&group, &job.accepted)?;
+            candidate.push(after);
+            fallback.push(kept);
+        }
+        let measured = self.losses_on(&pools, &job.seed);
+        self.reinstall()?;
+        Ok(Outcome::Merged(Merged {
+            cycle: job.cycle,
+            candidate,
+            fallback,
+            incumbent_loss: incumbent,
+            candidate_loss: mean_loss(&measured?),
+        }))
+    }
+
+    /// Takes the outer step of one group and leaves the result installed.
+    fn merge_group(
+        &mut self,
+        group: &GroupState,
+        accepted: &[Weighted],
+    ) -> Result<(GroupState, GroupState), JobError> {
+        let own: Vec<&Weighted> = accepted.iter().filter(|a| a.group == group.group).collect();
+        if own.is_empty() {
+            return Ok((group.clone(), group.clone()));
+        }
+        let layout = self.layout(group.group)?.clone();
+        let momentum = match group.momentum {
+            Some(blob) => self.read_shard(group.group, blob)?,
+            None => Shard::zeros(&layout),
+        };
+        let mut updates = Vec::new();
+        for weighted in &own {
+            let bytes = self.store.read(weighted.update)?;
+            let (_, update) = wire::decode(&bytes, &layout)
+                .map_err(|error| unusable("accepted update", weighted.update, &error))?;
+            updates.push((update, weighted.weight));
+        }
+        let accepted: Vec<_> = updates
+            .iter()
+            .map(|(update, weight)| Accepted {
+                update,
+                weight: *weight,
+            })
+            .collect();
+        let before = Outer {
+            parameters: self.base(group.group)?.clone(),
+            momentum,
+        };
+        let after = outer_step(&before, &accepted, &self.manifest().rules.outer);
+        self.backend.install(&after.parameters)?;
+        let write = |shard: &Shard| self.store.write(&wire::encode(shard, Codec::F32));
+        let candidate = GroupState {
+            group: group.group,
+            shard: write(&after.parameters)?,
+            momentum: Some(write(&after.momentum)?),
+            reference_norm: reference_norm(&accepted),
+        };
+        let fallback = GroupState {
+            momentum: group
+                .momentum
+                .map(|_| write(&damped(&before.momentum)))
+                .transpose()?,
+            ..group.clone()
+        };
+        Ok((candidate, fallback))
+    }
+
+    /// Puts the loaded state's shards back into the backend.
+    fn reinstall(&mut self) -> Result<(), JobError> {
+        for shard in self.state.iter().flat_map(|state| state.shards.values()) {
+            self.backend.install(shard)?;
+        }
+        Ok(())
+    }
+}
+
+fn damage(update: &mut Shard) {
+    let values = update.0.values_mut().flat_map(|tensor| &mut tensor.values);
+    values.for_each(|value| *value *= DAMAGE);
+}
+
+/// An expert that is listed carries all of its tensors. Tensors of one expert share all of
+/// their name but its last two parts.
+fn complete_experts(update: &Shard, layout: &Layout) -> Result<(), Rejection> {
+    let expert = |name: &str| name.rsplitn(3, '.').nth(2).unwrap_or(name).to_owned();
+    let listed: BTreeSet<String> = update.0.keys().map(|name| expert(name)).collect();
+    let missing = layout
+        .keys()
+        .find(|name| listed.contains(&expert(name)) && !update.0.contains_key(*name));
+    missing.map_or(Ok(()), |name| {
+        Err(Rejection {
+            code: ReasonCode::MissingTensor,
+            detail: format!("{name} is missing while its expert is listed"),
+        })
+    })
+}
+
+fn unusable(what: &'static str, id: BlobId, error: &dyn std::error::Error) -> JobError {
+    JobError::Unusable {
+        what,
+        id,
+        detail: error.to_string(),
+    }
+}
+
+fn first_word(seed: &Seed) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&seed.0[..8]);
+    u64::from_le_bytes(word)
+}

@@ -1,0 +1,131 @@
+//! The parameters of one expert group, and the layout that they must have.
+//!
+//! A shard is the unit that is served, trained, merged and hashed. Splitting a model into shards and
+//! joining them again changes no bit. Knows names and shapes; values are just numbers here.
+
+use std::collections::BTreeMap;
+
+use connito_engine::Tensor;
+
+/// Tensor names of a group with their shapes; what every shard and update is checked against.
+pub type Layout = BTreeMap<String, Vec<usize>>;
+
+/// The tensors of one group, by name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Shard(pub BTreeMap<String, Tensor>);
+
+impl Shard {
+    /// Names and shapes.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.0
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.shape.clone()))
+            .collect()
+    }
+
+    /// All zeros in the given layout.
+    #[must_use]
+    pub fn zeros(layout: &Layout) -> Self {
+        let zeros = |(name, shape): (&String, &Vec<usize>)| (name.clone(), Tensor::zeros(shape));
+        Self(layout.iter().map(zeros).collect())
+    }
+
+    /// `self − base`, tensor by tensor, for the tensors that both have.
+    #[must_use]
+    pub fn difference(&self, base: &Self) -> Self {
+        let tensors = self.0.iter().filter_map(|(name, tensor)| {
+            let from = base.0.get(name)?;
+            let values = tensor.values.iter().zip(&from.values).map(|(a, b)| a - b);
+            let difference = Tensor {
+                shape: tensor.shape.clone(),
+                values: values.collect(),
+            };
+            Some((name.clone(), difference))
+        });
+        Self(tensors.collect())
+    }
+
+    /// `self + update`; tensors that the update does not list stay as they are.
+    #[must_use]
+    pub fn plus(&self, update: &Self) -> Self {
+        let mut sum = self.clone();
+        for (name, tensor) in &mut sum.0 {
+            if let Some(change) = update.0.get(name) {
+                for (value, change) in tensor.values.iter_mut().zip(&change.values) {
+                    *value += change;
+                }
+            }
+        }
+        sum
+    }
+
+    /// Euclidean norm over all tensors.
+    #[must_use]
+    pub fn norm(&self) -> f64 {
+        self.0
+            .values()
+            .map(|tensor| dot(&tensor.values, &tensor.values))
+            .sum::<f64>()
+            .sqrt()
+    }
+
+    /// Cosine of the angle to another shard, over the tensors that both have; 0 if either is zero.
+    #[must_use]
+    pub fn cosine(&self, other: &Self) -> f64 {
+        let product: f64 = self
+            .0
+            .iter()
+            .filter_map(|(name, tensor)| Some(dot(&tensor.values, &other.0.get(name)?.values)))
+            .sum();
+        let norms = self.norm() * other.norm();
+        if norms > 0.0 { product / norms } else { 0.0 }
+    }
+}
+
+/// Sum of products, in f64, in an order that is fixed and the same on every machine: eight running
+/// sums over interleaved elements, added up from first to last. Eight, so that compilers can use
+/// vector registers without being allowed to reorder anything.
+#[must_use]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f64 {
+    const LANES: usize = 8;
+    let mut sums = [0.0_f64; LANES];
+    let (chunks_a, chunks_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let (rest_a, rest_b) = (chunks_a.remainder(), chunks_b.remainder());
+    for (a, b) in chunks_a.zip(chunks_b) {
+        for lane in 0..LANES {
+            sums[lane] += f64::from(a[lane]) * f64::from(b[lane]);
+        }
+    }
+    for (lane, (a, b)) in rest_a.iter().zip(rest_b).enumerate() {
+        sums[lane] += f64::from(*a) * f64::from(*b);
+    }
+    sums.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard(values: &[f32]) -> Shard {
+        let tensor = Tensor {
+            shape: vec![values.len()],
+            values: values.to_vec(),
+        };
+        Shard([("w".to_owned(), tensor)].into())
+    }
+
+    #[test]
+    fn adding_the_difference_leads_back_to_where_it_was_taken_from() {
+        let (base, trained) = (shard(&[1.0, -2.0, 0.5]), shard(&[1.5, -2.25, 0.5]));
+        assert_eq!(base.plus(&trained.difference(&base)), trained);
+    }
+
+    #[test]
+    fn the_cosine_ignores_scale_and_keeps_the_sign() {
+        let (a, b) = (shard(&[3.0, 4.0]), shard(&[-6.0, -8.0]));
+        assert!((a.cosine(&b) + 1.0).abs() < 1e-12);
+        assert_eq!(a.norm(), 5.0);
+        assert_eq!(a.cosine(&shard(&[0.0, 0.0])), 0.0);
+    }
+}

@@ -1,0 +1,232 @@
+//! Taking a model apart into a task's blobs, and putting a state's blobs together into a model.
+//!
+//! An owner does the first once; anyone can do the second at any time. Joining after splitting gives
+//! the same model, bit for bit. Knows no network.
+
+use std::collections::BTreeMap;
+
+use connito_engine::data::documents::TokenDocuments;
+use connito_engine::{Model, ModelConfig, Tensor, expert_parameter_names, parse_expert_name};
+use connito_protocol::ids::{BlobId, Block, Cycle, GroupId, Netuid, StateId};
+use connito_protocol::manifest::{
+    Document, Domain, GroupState, ModelParts, StateManifest, TaskManifest,
+};
+use connito_protocol::partition::{ExpertMapping, Experts, PartitionError, contiguous};
+use connito_protocol::rules::{Codec, Rules};
+
+use crate::engine_backend::backbone_layout;
+use crate::shard::{Layout, Shard};
+use crate::store::{BlobStore, StoreError};
+use crate::wire;
+
+/// Everything that an owner decides.
+#[derive(Debug)]
+pub struct TaskPlan<'a> {
+    /// A name for people.
+    pub name: String,
+    /// The subnet.
+    pub netuid: Netuid,
+    /// First block of cycle 0.
+    pub starts: Block,
+    /// The rules.
+    pub rules: Rules,
+    /// The model to start from.
+    pub model: &'a Model,
+    /// Its `tokenizer.json`.
+    pub tokenizer: &'a [u8],
+    /// How many groups to divide the experts into.
+    pub groups: u16,
+    /// The text of each domain, already in pools.
+    pub domains: Vec<DomainText>,
+}
+
+/// A domain's token documents in three pools that share no document.
+#[derive(Debug, Clone)]
+pub struct DomainText {
+    /// The domain's name.
+    pub name: String,
+    /// The group that trains on it.
+    pub group: GroupId,
+    /// What miners train on.
+    pub training: TokenDocuments,
+    /// What updates are scored on.
+    pub scoring: TokenDocuments,
+    /// What the gate is measured on.
+    pub gate: TokenDocuments,
+}
+
+/// Why a task could not be made, or a model not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskBlobsError {
+    /// The experts cannot be divided like that.
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+    /// The blob store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A blob is not what the manifest says.
+    #[error("{what} {id} cannot be used: {detail}")]
+    Unusable {
+        /// Which part.
+        what: &'static str,
+        /// Its name.
+        id: BlobId,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The task breaks a rule.
+    #[error("the task cannot be worked on: {0}")]
+    Refused(String),
+    /// The parts do not make a model.
+    #[error("the parts do not make a model")]
+    Model(#[source] connito_engine::EngineError),
+}
+
+/// Divides a model's experts into groups of consecutive experts.
+///
+/// # Errors
+/// No groups, or more than experts.
+pub fn partition(config: &ModelConfig, groups: u16) -> Result<Vec<ExpertMapping>, PartitionError> {
+    let layers: Vec<usize> = (config.first_k_dense_replace..config.num_hidden_layers).collect();
+    let experts = Experts {
+        layers: &layers,
+        count: config.n_routed_experts,
+        names: |layer, expert| expert_parameter_names(layer, expert).to_vec(),
+    };
+    contiguous(experts, groups)
+}
+
+/// The tensors of a group.
+#[must_use]
+pub fn split(model: &Model, mapping: &ExpertMapping) -> Shard {
+    let of_group = |key: &String| Some((key.clone(), model.tensor(key)?.clone()));
+    Shard(mapping.param_keys.iter().filter_map(of_group).collect())
+}
+
+/// Writes a task's blobs and gives the name of its manifest.
+///
+/// # Errors
+/// The experts cannot be divided, the rules do not hold, or a blob cannot be written.
+pub fn publish(plan: &TaskPlan<'_>, store: &dyn BlobStore) -> Result<BlobId, TaskBlobsError> {
+    let config = plan.model.config();
+    let groups = partition(config, plan.groups)?;
+    let shards = groups.iter().map(|mapping| {
+        let shard = store.write(&wire::encode(&split(plan.model, mapping), Codec::F32))?;
+        Ok(GroupState {
+            group: mapping.group_id,
+            shard,
+            momentum: None,
+            reference_norm: None,
+        })
+    });
+    let first_state = StateManifest {
+        format: StateManifest::FORMAT,
+        cycle: Cycle(0),
+        parent: None,
+        archive: None,
+        groups: shards.collect::<Result<_, StoreError>>()?,
+        merged: Vec::new(),
+    };
+    let backbone = Shard(
+        plan.model
+            .tensors()
+            .filter(|(name, _)| parse_expert_name(name).is_none())
+            .map(|(name, tensor)| (name.to_owned(), tensor.clone()))
+            .collect(),
+    );
+    let domains = plan.domains.iter().map(|domain| {
+        Ok(Domain {
+            name: domain.name.clone(),
+            group: domain.group,
+            training: store.write(&domain.training.to_bytes())?,
+            scoring: store.write(&domain.scoring.to_bytes())?,
+            gate: store.write(&domain.gate.to_bytes())?,
+        })
+    });
+    let manifest = TaskManifest {
+        format: TaskManifest::FORMAT,
+        name: plan.name.clone(),
+        netuid: plan.netuid,
+        starts: plan.starts,
+        rules: plan.rules.clone(),
+        model: ModelParts {
+            config: store.write(config.to_json().as_bytes())?,
+            tokenizer: store.write(plan.tokenizer)?,
+            backbone: store.write(&wire::encode(&backbone, Codec::F32))?,
+        },
+        domains: domains.collect::<Result<_, StoreError>>()?,
+        groups,
+        first_state: StateId(store.write(&first_state.to_bytes())?.0),
+    };
+    manifest
+        .check()
+        .map_err(|error| TaskBlobsError::Refused(error.to_string()))?;
+    Ok(store.write(&manifest.to_bytes())?)
+}
+
+/// Reads a task's manifest.
+///
+/// # Errors
+/// It is not in the store or not a task.
+pub fn read_task(task: BlobId, store: &dyn BlobStore) -> Result<TaskManifest, TaskBlobsError> {
+    TaskManifest::from_bytes(&store.read(task)?)
+        .map_err(|error| unusable("task manifest", task, &error))
+}
+
+/// Reads a state's manifest.
+///
+/// # Errors
+/// It is not in the store or not a state.
+pub fn read_state(state: StateId, store: &dyn BlobStore) -> Result<StateManifest, TaskBlobsError> {
+    let id = state.manifest_blob();
+    StateManifest::from_bytes(&store.read(id)?)
+        .map_err(|error| unusable("state manifest", id, &error))
+}
+
+/// Puts a state's shards and the backbone together.
+///
+/// # Errors
+/// A part is missing, or the parts do not make the model that the configuration describes.
+pub fn join(
+    task: &TaskManifest,
+    state: &StateManifest,
+    store: &dyn BlobStore,
+) -> Result<Model, TaskBlobsError> {
+    let json = store.read(task.model.config)?;
+    let config = std::str::from_utf8(&json)
+        .map_err(|error| unusable("config.json", task.model.config, &error))
+        .and_then(|json| {
+            ModelConfig::from_json(json)
+                .map_err(|error| unusable("config.json", task.model.config, &error))
+        })?;
+    let backbone = backbone_layout(&config);
+    let mut tensors: BTreeMap<String, Tensor> =
+        read_tensors(store, ("backbone", task.model.backbone), &backbone)?.0;
+    let expected = Model::expected_tensors(&config);
+    for (mapping, group) in task.groups.iter().zip(&state.groups) {
+        let layout = mapping
+            .param_keys
+            .iter()
+            .filter_map(|key| Some((key.clone(), expected.get(key)?.clone())))
+            .collect();
+        tensors.extend(read_tensors(store, ("shard", group.shard), &layout)?.0);
+    }
+    Model::from_tensors(&config, tensors).map_err(TaskBlobsError::Model)
+}
+
+fn read_tensors(
+    store: &dyn BlobStore,
+    (what, id): (&'static str, BlobId),
+    layout: &Layout,
+) -> Result<Shard, TaskBlobsError> {
+    let bytes = store.read(id)?;
+    wire::decode_shard(&bytes, layout).map_err(|error| unusable(what, id, &error))
+}
+
+fn unusable(what: &'static str, id: BlobId, error: &dyn std::error::Error) -> TaskBlobsError {
+    TaskBlobsError::Unusable {
+        what,
+        id,
+        detail: error.to_string(),
+    }
+}

@@ -1,0 +1,155 @@
+//! A model without tensors: sixteen numbers an expert, and a loss that can be computed by hand.
+//!
+//! Each document asks for a target vector, derived from its first token; every expert contributes its
+//! squared distance to it. Training is gradient descent on half of the numbers, which half depending
+//! on the seed, so that two miners' updates differ as much as those of real ones do. All rules of the
+//! network (partition, update, clip, momentum, gate) meet real numbers, and a cycle takes
+//! microseconds, which is what the protocol's tests and simulations are run on.
+
+use connito_engine::Tensor;
+use connito_engine::data::documents::{Limits, TokenDocuments};
+use connito_protocol::partition::ExpertMapping;
+use connito_protocol::scoring::SequenceLoss;
+
+use crate::backend::{Backend, BackendError, FixedParts, TrainedShard, TrainingPlan};
+use crate::learner::StateLearner;
+use crate::shard::{Layout, Shard};
+
+/// The learner that protocol tests run on.
+pub type ToyLearner<S> = StateLearner<S, ToyBackend>;
+
+/// Numbers in a toy expert.
+pub const WIDTH: usize = 16;
+
+/// Token ids of toy documents are below this.
+pub const VOCABULARY: usize = 1 << 16;
+
+/// Tensor name of a toy expert.
+#[must_use]
+pub fn expert_names(layer: usize, expert: usize) -> Vec<String> {
+    vec![format!("toy.layers.{layer}.experts.{expert}.all.weight")]
+}
+
+/// The toy model.
+#[derive(Debug, Default)]
+pub struct ToyBackend {
+    parameters: Shard,
+    sequence_length: usize,
+}
+
+impl Backend for ToyBackend {
+    fn open(&mut self, parts: &FixedParts<'_>) -> Result<(), BackendError> {
+        self.parameters = Shard::default();
+        self.sequence_length = parts.sequence_length;
+        Ok(())
+    }
+
+    fn layout(&self, mapping: &ExpertMapping) -> Result<Layout, BackendError> {
+        Ok(mapping
+            .param_keys
+            .iter()
+            .map(|key| (key.clone(), vec![WIDTH]))
+            .collect())
+    }
+
+    fn install(&mut self, shard: &Shard) -> Result<(), BackendError> {
+        let tensors = shard
+            .0
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.clone()));
+        self.parameters.0.extend(tensors);
+        Ok(())
+    }
+
+    fn read_documents(&self, bytes: &[u8]) -> Result<TokenDocuments, BackendError> {
+        let limits = Limits {
+            vocabulary: VOCABULARY,
+            sequence_length: self.sequence_length,
+        };
+        TokenDocuments::from_bytes(bytes, limits).map_err(|fault| BackendError(fault.to_string()))
+    }
+
+    fn losses(&mut self, sequences: &[&[u32]]) -> Result<Vec<SequenceLoss>, BackendError> {
+        let loss = |sequence: &&[u32]| {
+            let target = target(sequence);
+            let distance: f64 = self
+                .parameters
+                .0
+                .values()
+                .flat_map(|tensor| tensor.values.iter().zip(&target))
+                .map(|(value, target)| (f64::from(*value) - target).powi(2))
+                .sum();
+            SequenceLoss {
+                sum: (1.0 + distance) * (sequence.len() - 1) as f64,
+                tokens: sequence.len() as u64 - 1,
+            }
+        };
+        Ok(sequences.iter().map(loss).collect())
+    }
+
+    fn train(
+        &mut self,
+        plan: &TrainingPlan<'_>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<TrainedShard, BackendError> {
+        let keys = &plan.mapping.param_keys;
+        let (mut steps, mut tokens, mut loss_first, mut loss_last) = (0, 0, 0.0, 0.0);
+        let count = plan.documents.len().max(1) as u64;
+        while steps < plan.rules.steps && go_on() {
+            let index = plan.seed.wrapping_add(u64::from(steps) * 7) % count;
+            let Some(document) = usize::try_from(index)
+                .ok()
+                .and_then(|index| plan.documents.get(index))
+            else {
+                return Err(BackendError("there is nothing to train on".to_owned()));
+            };
+            let loss = self.losses(&[document])?[0];
+            loss_last = loss.sum / loss.tokens as f64;
+            if steps == 0 {
+                loss_first = loss_last;
+            }
+            let target = target(document);
+            for key in keys {
+                if let Some(tensor) = self.parameters.0.get_mut(key) {
+                    descend(tensor, &target, plan.seed);
+                }
+            }
+            steps += 1;
+            tokens += loss.tokens;
+        }
+        let trained = keys
+            .iter()
+            .filter_map(|key| Some((key.clone(), self.parameters.0.get(key)?.clone())));
+        Ok(TrainedShard {
+            shard: Shard(trained.collect()),
+            steps,
+            tokens,
+            loss_first,
+            loss_last,
+        })
+    }
+}
+
+/// One step on those numbers whose bit in the seed is set.
+fn descend(tensor: &mut Tensor, target: &[f64; WIDTH], seed: u64) {
+    const RATE: f64 = 0.01;
+    let numbers = tensor.values.iter_mut().zip(target).enumerate();
+    for (_, (value, target)) in numbers.filter(|(bit, _)| seed >> bit & 1 == 1) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a toy's parameters are f32 like a model's"
+        )]
+        let step = (RATE * 2.0 * (target - f64::from(*value))) as f32;
+        *value += step;
+    }
+}
+
+/// One half, a little to either side of it depending on the document's first token.
+fn target(sequence: &[u32]) -> [f64; WIDTH] {
+    let hash = blake3::hash(&sequence.first().copied().unwrap_or(0).to_le_bytes());
+    let mut target = [0.5; WIDTH];
+    for (value, byte) in target.iter_mut().zip(hash.as_bytes()) {
+        *value += (f64::from(*byte) / 255.0 - 0.5) * 0.2;
+    }
+    target
+}

@@ -1,0 +1,196 @@
+//! What a role asks of its learner, and what comes back.
+//!
+//! A job only names things: the task, a state, updates, a seed. Everything that a learner needs is
+//! found in the blob store under these names, so a job can be repeated after a crash and gives the
+//! same result. Knows nothing of how training or measuring works.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, Seed, StateId};
+use crate::manifest::GroupState;
+use crate::reason::ReasonCode;
+use crate::report::Measurement;
+
+/// Work for the compute thread.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "job", rename_all = "snake_case")]
+pub enum Job {
+    /// Train a group's experts and write an update.
+    Train(TrainJob),
+    /// Measure a cycle's updates.
+    Score(ScoreJob),
+    /// Merge the accepted updates, and measure the result against the incumbent.
+    Merge(MergeJob),
+}
+
+impl Job {
+    /// The cycle that the job is for.
+    #[must_use]
+    pub fn cycle(&self) -> Cycle {
+        match self {
+            Self::Train(job) => job.cycle,
+            Self::Score(job) => job.cycle,
+            Self::Merge(job) => job.cycle,
+        }
+    }
+}
+
+/// Training of one group for one cycle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainJob {
+    /// For which cycle.
+    pub cycle: Cycle,
+    /// The task.
+    pub task: BlobId,
+    /// The state to start from.
+    pub state: StateId,
+    /// The group.
+    pub group: GroupId,
+    /// Order of the data; differs between hotkeys.
+    pub seed: Seed,
+    /// Stop when the chain reaches this block and use what there is.
+    pub stop_at: Block,
+}
+
+/// Measurement of a cycle's updates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScoreJob {
+    /// Of which cycle.
+    pub cycle: Cycle,
+    /// The task.
+    pub task: BlobId,
+    /// The state that they build on.
+    pub state: StateId,
+    /// Draws the evaluation sequences.
+    pub seed: Seed,
+    /// The updates, the earliest seal first.
+    pub updates: Vec<Candidate>,
+    /// Accepted updates of earlier cycles, to recognise copies of.
+    pub remembered: Vec<Candidate>,
+    /// Give up when the chain reaches this block.
+    pub stop_at: Block,
+}
+
+/// Merge of a cycle's accepted updates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MergeJob {
+    /// Of which cycle.
+    pub cycle: Cycle,
+    /// The task.
+    pub task: BlobId,
+    /// The incumbent.
+    pub state: StateId,
+    /// Draws the gate's sequences.
+    pub seed: Seed,
+    /// The accepted updates and their weights, in the order of the submissions.
+    pub accepted: Vec<Weighted>,
+}
+
+/// An update and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Whose.
+    pub hotkey: Hotkey,
+    /// For which group.
+    pub group: GroupId,
+    /// The blob.
+    pub update: BlobId,
+}
+
+/// An update and its weight.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Weighted {
+    /// For which group.
+    pub group: GroupId,
+    /// The blob.
+    pub update: BlobId,
+    /// Its weight, above zero.
+    pub weight: f64,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// An update was written and stored.
+    Trained(Trained),
+    /// Updates were measured.
+    Scored {
+        /// Of which cycle.
+        cycle: Cycle,
+        /// One finding a candidate, in their order.
+        findings: Vec<Finding>,
+    },
+    /// Updates were merged.
+    Merged(Merged),
+    /// The job ended without a result, through no fault of an update.
+    Failed {
+        /// For which cycle.
+        cycle: Cycle,
+        /// Why, in one sentence.
+        cause: String,
+    },
+}
+
+/// A finished training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trained {
+    /// For which cycle.
+    pub cycle: Cycle,
+    /// The update.
+    pub update: BlobId,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Optimiser steps taken.
+    pub steps: u32,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Training loss of the first step.
+    pub loss_first: f64,
+    /// Training loss of the last step.
+    pub loss_last: f64,
+}
+
+/// What the learner found out about one update.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "finding", rename_all = "snake_case")]
+pub enum Finding {
+    /// Its loss was measured.
+    Measured {
+        /// Utility and standard error.
+        measurement: Measurement,
+        /// Mean loss of the state.
+        loss_before: f64,
+        /// Mean loss with the update.
+        loss_after: f64,
+    },
+    /// It was refused.
+    Refused {
+        /// Why.
+        code: ReasonCode,
+    },
+}
+
+/// A merge and its measurement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Merged {
+    /// Of which cycle.
+    pub cycle: Cycle,
+    /// The groups after the outer step.
+    pub candidate: Vec<GroupState>,
+    /// The groups if the gate refuses: the incumbent's shards, momentum halved.
+    pub fallback: Vec<GroupState>,
+    /// Mean loss of the incumbent on the gate's data.
+    pub incumbent_loss: f64,
+    /// Mean loss of the candidate on the same data; `None` when it is not finite.
+    pub candidate_loss: Option<f64>,
+}
+
+impl Merged {
+    /// Whether the candidate is no worse than the incumbent (P-32). A loss that is not finite is.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        self.candidate_loss
+            .is_some_and(|loss| loss <= self.incumbent_loss)
+    }
+}
