@@ -1,0 +1,100 @@
+//! Requests over HTTP: one POST each, to one configured URL.
+//!
+//! Polling over POST survives what long-lived sockets do not: idle cut-offs, silent reconnects,
+//! lost subscriptions. Every request has a deadline and every answer a size limit, and every
+//! error names the URL.
+
+use std::time::Duration;
+
+use reqwest::Client;
+
+use super::RpcTransport;
+use crate::error::TransportError;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than the longest wait the server may hold an answer back for.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The metagraph of a full subnet is a few hundred kilobytes.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// A chain behind a URL.
+#[derive(Debug, Clone)]
+pub struct HttpTransport {
+    url: String,
+    client: Client,
+}
+
+impl HttpTransport {
+    /// A transport to this URL. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// The text is not an `http` URL, or the HTTP client cannot be set up.
+    pub fn new(url: &str) -> Result<Self, TransportError> {
+        let refused = |problem: &str, source: Option<reqwest::Error>| TransportError {
+            endpoint: url.to_owned(),
+            problem: problem.to_owned(),
+            retry: false,
+            source: source.map(Into::into),
+        };
+        let parsed = reqwest::Url::parse(url).map_err(|_| refused("not a URL", None))?;
+        if parsed.scheme() != "http" {
+            return Err(refused("not an http URL", None));
+        }
+        let client = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            // The URL is the operator's choice; a proxy from the environment would be a surprise.
+            .no_proxy()
+            .build()
+            .map_err(|error| refused("cannot set up an HTTP client", Some(error)))?;
+        Ok(Self {
+            url: url.to_owned(),
+            client,
+        })
+    }
+
+    fn failed(&self, problem: impl Into<String>, source: Option<reqwest::Error>) -> TransportError {
+        TransportError {
+            endpoint: self.url.clone(),
+            problem: problem.into(),
+            retry: true,
+            // The message names the URL already.
+            source: source.map(|error| error.without_url().into()),
+        }
+    }
+}
+
+impl RpcTransport for HttpTransport {
+    fn endpoint(&self) -> &str {
+        &self.url
+    }
+
+    async fn call(&self, body: Vec<u8>) -> Result<Vec<u8>, TransportError> {
+        let request = self
+            .client
+            .post(&self.url)
+            .header("content-type", "application/json");
+        let mut response = request.body(body).send().await.map_err(|error| {
+            let problem = match () {
+                () if error.is_connect() => "cannot connect",
+                () if error.is_timeout() => "no answer in time",
+                () => "the request failed",
+            };
+            self.failed(problem, Some(error))
+        })?;
+        if !response.status().is_success() {
+            return Err(self.failed(format!("answered with status {}", response.status()), None));
+        }
+        let mut answer = Vec::new();
+        loop {
+            let chunk = response.chunk().await;
+            match chunk.map_err(|error| self.failed("the answer broke off", Some(error)))? {
+                None => return Ok(answer),
+                Some(chunk) if answer.len() + chunk.len() > MAX_ANSWER_BYTES => {
+                    return Err(self.failed("the answer is too large", None));
+                }
+                Some(chunk) => answer.extend_from_slice(&chunk),
+            }
+        }
+    }
+}
