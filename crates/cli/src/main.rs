@@ -1,1 +1,107 @@
-fn main() {}
+//! The `connito` command: parse, wire things together, and end with a code that means something.
+#![forbid(unsafe_code)]
+
+mod args;
+mod base;
+mod cache;
+mod config;
+mod corpus;
+mod exit;
+mod localnet;
+mod pretrain;
+mod replay;
+mod roles;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Arguments, Command, RoleArguments};
+use crate::config::{ChainConfig, RoleConfig};
+use crate::exit::{Blame, Failure, finish};
+use crate::roles::Kind;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(EnvFilter::try_from_env("CONNITO_LOG").unwrap_or_else(|_| EnvFilter::new("warn")))
+        .init();
+    finish(run(arguments.command))
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Localnet(arguments) => on_runtime(localnet::run(arguments)),
+        Command::Chain(arguments) => on_runtime(chain(arguments)),
+        Command::Owner(arguments) => on_runtime(participant(Kind::Owner, arguments)),
+        Command::Validator(arguments) => on_runtime(participant(Kind::Validator, arguments)),
+        Command::Miner(arguments) => on_runtime(participant(Kind::Miner, arguments)),
+        Command::Pretrain(arguments) => pretrain::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
+        Command::Completions { shell } => {
+            let name = "connito";
+            clap_complete::generate(shell, &mut Arguments::command(), name, &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+fn on_runtime<F: Future<Output = Result<(), Failure>>>(work: F) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the asynchronous runtime cannot be started")
+        .environment()?
+        .block_on(work)
+}
+
+async fn chain(arguments: RoleArguments) -> Result<(), Failure> {
+    let mut config: ChainConfig = config::read(&arguments.config)?;
+    config.folder = config::beside(&arguments.config, &config.folder);
+    let (stop, stopping) = watch::channel(false);
+    let with_input = config.stop_with_input;
+    until_told(roles::chain(config, stopping), stop, with_input).await
+}
+
+async fn participant(kind: Kind, arguments: RoleArguments) -> Result<(), Failure> {
+    let config: RoleConfig = config::read(&arguments.config)?;
+    let config = roles::located(Path::new(&arguments.config), config);
+    let (stop, stopping) = watch::channel(false);
+    let with_input = config.stop_with_input;
+    until_told(roles::participant(kind, config, stopping), stop, with_input).await
+}
+
+/// Runs a role until it ends, an interrupt comes, or, if wanted, standard input closes. The role
+/// finishes what it is doing in every case.
+async fn until_told(
+    role: impl Future<Output = Result<(), Failure>>,
+    stop: watch::Sender<bool>,
+    with_input: bool,
+) -> Result<(), Failure> {
+    tokio::pin!(role);
+    let interrupted = tokio::select! {
+        ended = &mut role => return ended,
+        _ = tokio::signal::ctrl_c() => true,
+        () = input_closes(), if with_input => false,
+    };
+    // An error means that the role has ended already.
+    let _ = stop.send(true);
+    role.await?;
+    if interrupted { Err(Failure::Interrupted) } else { Ok(()) }
+}
+
+/// Completes when standard input ends: the parent has closed it, or is gone.
+async fn input_closes() {
+    let (closed, notice) = tokio::sync::oneshot::channel();
+    // A thread of its own, for a read of standard input cannot be cancelled.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = closed.send(());
+    });
+    let _ = notice.await;
+}

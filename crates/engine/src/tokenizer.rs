@@ -34,6 +34,10 @@ pub const LEAST_VOCABULARY: usize = 2 + 256;
 /// The largest file that is read. The largest vocabulary in use, of 256,000 tokens, takes 33 MB.
 const LARGEST_FILE_BYTES: usize = 64 << 20;
 
+/// Texts are trained on in pieces of this many bytes at most. The library takes time quadratic in the
+/// longest word: 3 s for 100,000 letters, minutes for the mebibyte that a line may hold.
+const LONGEST_PIECE_BYTES: usize = 8 << 10;
+
 /// A tokenizer and the tokens that begin and end its documents.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
@@ -77,7 +81,7 @@ impl Tokenizer {
         inner.with_decoder(Some(bytes));
         let mut trainer = TrainerWrapper::from(trainer);
         inner
-            .train(&mut trainer, texts)
+            .train(&mut trainer, texts.flat_map(pieces))
             .map_err(|source| fault("training a tokenizer", "the library failed", source))?;
         Ok(Self::new(inner))
     }
@@ -195,6 +199,20 @@ impl Tokenizer {
             source,
         })
     }
+}
+
+/// `text` in consecutive pieces of at most [`LONGEST_PIECE_BYTES`].
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let mut end = rest.len().min(LONGEST_PIECE_BYTES);
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (piece, after) = rest.split_at(end);
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 /// What the library reports: anything at all.

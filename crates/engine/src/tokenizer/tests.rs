@@ -110,6 +110,15 @@ fn refuses_a_vocabulary_without_room_for_every_byte() {
     );
 }
 
+/// Uncut, this word would keep the library busy for longer than anyone waits for a test.
+#[test]
+fn trains_on_a_word_of_a_mebibyte() {
+    let word = "äöü".repeat(1 << 18);
+    assert_eq!(pieces(&word).collect::<String>(), word);
+    let tokenizer = Tokenizer::train([word.as_str()].into_iter(), 270).unwrap();
+    assert!(tokenizer.encode_document(&word).unwrap().len() < word.len() / 6);
+}
+
 fn file(model: &str) -> Vec<u8> {
     format!("{{\"version\": \"1.0\", \"added_tokens\": [], \"model\": {model}}}").into_bytes()
 }

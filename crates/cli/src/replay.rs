@@ -1,0 +1,78 @@
+//! `connito replay`: runs a role machine again from its journal.
+
+use std::collections::BTreeMap;
+
+use connito_node::driver;
+use connito_node::journal::Journal;
+use connito_protocol::event::{Effect, Event};
+use connito_protocol::machine::{Character, Step};
+use serde::Serialize;
+
+use crate::args::ReplayArguments;
+use crate::exit::{Blame, Failure};
+
+/// What a replay found.
+#[derive(Debug, Serialize)]
+struct Replayed {
+    role: &'static str,
+    hotkey: String,
+    steps: usize,
+    effects: usize,
+    first_block: Option<u64>,
+    last_block: Option<u64>,
+    starts: usize,
+    canonical_state: Option<String>,
+    milestones: BTreeMap<String, usize>,
+}
+
+/// Replays and prints what the journal holds; fails at the first effect that differs.
+pub(crate) fn run(arguments: &ReplayArguments) -> Result<(), Failure> {
+    let (character, steps): (Character, Vec<Step>) = Journal::read(&arguments.journal).input()?;
+    let machine = driver::replay(&character, &steps).map_err(|error| Failure::Check(error.into()))?;
+    let blocks: Vec<u64> = steps
+        .iter()
+        .filter_map(|step| match &step.event {
+            Event::Block(snapshot) => Some(snapshot.block.0),
+            _ => None,
+        })
+        .collect();
+    let replayed = Replayed {
+        role: character.role.name(),
+        hotkey: character.identity.hotkey.to_string(),
+        steps: steps.len(),
+        effects: steps.iter().map(|step| step.effects.len()).sum(),
+        first_block: blocks.first().copied(),
+        last_block: blocks.last().copied(),
+        starts: steps.iter().filter(|step| step.event == Event::Started).count(),
+        canonical_state: machine.canonical().map(|state| state.to_string()),
+        milestones: milestones(&steps),
+    };
+    if arguments.json {
+        let json = serde_json::to_string_pretty(&replayed).environment()?;
+        println!("{json}");
+        return Ok(());
+    }
+    println!("{} {}", replayed.role, replayed.hotkey);
+    println!("{} steps, {} effects, every one as recorded", replayed.steps, replayed.effects);
+    if let (Some(first), Some(last)) = (replayed.first_block, replayed.last_block) {
+        println!("blocks {first} to {last}, started {} times", replayed.starts);
+    }
+    for (milestone, count) in &replayed.milestones {
+        println!("{count:>6} {milestone}");
+    }
+    Ok(())
+}
+
+/// How often each kind of milestone was told.
+fn milestones(steps: &[Step]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for effect in steps.iter().flat_map(|step| &step.effects) {
+        if let Effect::Tell(milestone) = effect {
+            let value = serde_json::to_value(milestone).unwrap_or_default();
+            if let Some(name) = value["milestone"].as_str() {
+                *counts.entry(name.to_owned()).or_default() += 1;
+            }
+        }
+    }
+    counts
+}

@@ -1,0 +1,403 @@
+//! The one loop between a role machine and the world: event in, journal, effects out.
+//!
+//! ```text
+//! chain feed ─┐
+//! compute  ───┤                     ┌─▶ chain writer
+//! fetches  ───┼─▶ events ─▶ machine ┼─▶ compute thread
+//! uploads  ───┤      │     journal  ├─▶ fetches, deliveries
+//! deliveries ─┘      └──── fsync ───┴─▶ blob store, receipts, answers
+//! ```
+//!
+//! Nothing is carried out before the journal holds it. A restart replays the journal into a fresh
+//! machine and checks that it asks for the same things; then `Started` makes it ask again for what
+//! was never answered. Decisions are the machine's; this file only carries.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use connito_chain::Chain;
+use connito_chain::keys::{Keypair, Signer};
+use connito_learning::Learner;
+use connito_protocol::event::{Delivery, Effect, Event, Fetch, Form, UploadAnswer as Answer};
+use connito_protocol::ids::{BlobId, Block, Cycle, Hotkey, StateId};
+use connito_protocol::job::Outcome;
+use connito_protocol::machine::{Character, Machine, Step};
+use connito_protocol::manifest::{Document, StateManifest};
+use connito_protocol::receipt::Receipt;
+use connito_protocol::Uploads;
+use connito_protocol::snapshot::Endpoint;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tracing::{debug, info, warn};
+
+use crate::blobs::DiskBlobs;
+use crate::chain_link::{Writer, feed, sentence};
+use crate::client::{BlobClient, FetchError, Upload};
+use crate::compute::{Compute, Head};
+use crate::journal::{Journal, JournalError};
+use crate::receipts::Receipts;
+use crate::refusal::{Refusal, RefusalCode};
+use crate::server;
+use crate::upload::{Admission, UploadAnswer, UploadWindow, Uploaded};
+
+/// Events waiting for the machine. Producers wait when it is full; none of them is waited for by the
+/// driver, so nothing can lock up.
+const QUEUED_EVENTS: usize = 64;
+
+/// Transfers at a time: enough to use several mirrors, few enough to leave uploads their bandwidth.
+const PARALLEL_TRANSFERS: usize = 8;
+
+/// Blocks before the head with which a role without a journal begins: it needs to have seen the last
+/// vote, which is at most a cycle and a task's start away.
+const FIRST_LOOK_BACK_BLOCKS: u64 = 400;
+
+/// What a driver works with.
+pub(crate) struct Ports<C> {
+    pub(crate) chain: Arc<C>,
+    pub(crate) keypair: Arc<Keypair>,
+    pub(crate) blobs: DiskBlobs,
+    pub(crate) receipts: Receipts,
+    pub(crate) client: BlobClient,
+    pub(crate) learner: Option<Box<dyn Learner>>,
+    pub(crate) uploads: Option<mpsc::Receiver<Uploaded>>,
+    pub(crate) views: Views,
+}
+
+/// What the HTTP server shows, written by the driver after every event.
+pub(crate) struct Views {
+    pub(crate) health: watch::Sender<server::Health>,
+    pub(crate) state: watch::Sender<Option<server::StateManifest>>,
+    pub(crate) admission: watch::Sender<Admission>,
+}
+
+/// Why a driver stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The journal cannot be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The journal belongs to another version of the machine.
+    #[error("record {line} of the journal asks for other effects than this program: it was written by another version")]
+    Diverged {
+        /// The record, the header being line 1.
+        line: usize,
+    },
+    /// The compute thread could not be started.
+    #[error("the compute thread cannot be started")]
+    Compute(#[source] std::io::Error),
+}
+
+/// Feeds a journal's steps to a fresh machine.
+///
+/// # Errors
+/// The first step whose effects differ from the recorded ones.
+pub fn replay(character: &Character, steps: &[Step]) -> Result<Machine, DriverError> {
+    let mut machine = Machine::new(character);
+    for (position, step) in steps.iter().enumerate() {
+        if machine.handle(&step.event) != step.effects {
+            return Err(DriverError::Diverged { line: position + 2 });
+        }
+    }
+    Ok(machine)
+}
+
+/// A role machine with everything that it acts on.
+pub(crate) struct Driver<C> {
+    ports: Ports<C>,
+    hotkey: Hotkey,
+    machine: Machine,
+    journal: Journal,
+    compute: Option<Compute>,
+    writer: Writer,
+    events: mpsc::Sender<Event>,
+    transfers: Arc<Semaphore>,
+    answers: BTreeMap<u64, oneshot::Sender<Result<(), Refusal>>>,
+    next_ticket: u64,
+    block: Block,
+    /// The state that the server shows, and the bound on uploads that follows from it.
+    shown: Option<StateId>,
+    largest_upload: u64,
+}
+
+impl<C: Chain + 'static> Driver<C> {
+    /// Runs a role until `stop` says so.
+    pub(crate) async fn run(
+        character: Character,
+        (journal, steps): (Journal, Vec<Step>),
+        mut ports: Ports<C>,
+        head: Head,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), DriverError> {
+        let machine = replay(&character, &steps)?;
+        let (events, mut inbox) = mpsc::channel(QUEUED_EVENTS);
+        let (outcomes, mut finished) = mpsc::channel::<Outcome>(1);
+        let compute = ports
+            .learner
+            .take()
+            .map(|learner| Compute::start(learner, head.clone(), outcomes))
+            .transpose()
+            .map_err(DriverError::Compute)?;
+        let mut uploads = ports.uploads.take();
+        let last = steps.iter().rev().find_map(|step| match &step.event {
+            Event::Block(snapshot) => Some(snapshot.block),
+            _ => None,
+        });
+        let mut driver = Self {
+            hotkey: character.identity.hotkey,
+            writer: Writer::start(ports.chain.clone(), ports.keypair.clone(), events.clone()),
+            machine,
+            journal,
+            compute,
+            transfers: Arc::new(Semaphore::new(PARALLEL_TRANSFERS)),
+            answers: BTreeMap::new(),
+            next_ticket: 0,
+            block: last.unwrap_or_default(),
+            shown: None,
+            largest_upload: 0,
+            events: events.clone(),
+            ports,
+        };
+        driver.take(Event::Started)?;
+        let after = driver.first_block(last).await;
+        let feeder = tokio::spawn(feed(driver.ports.chain.clone(), after, head, events));
+        let result = loop {
+            let event = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break Ok(()),
+                Some(event) = inbox.recv() => event,
+                Some(outcome) = finished.recv() => Event::Finished { outcome, entropy: entropy() },
+                Some(uploaded) = receive(&mut uploads) => driver.ticket(uploaded),
+            };
+            if let Err(error) = driver.take(event) {
+                break Err(error);
+            }
+        };
+        feeder.abort();
+        info!(target: "driver", hotkey = %driver.hotkey.short(), "stopped");
+        result
+    }
+
+    /// Where to begin reading the chain.
+    async fn first_block(&self, last: Option<Block>) -> Block {
+        if let Some(last) = last {
+            return last;
+        }
+        match self.ports.chain.block(connito_chain::At::Head).await {
+            Ok(head) => Block(head.number.0.saturating_sub(FIRST_LOOK_BACK_BLOCKS)),
+            Err(_) => Block(0),
+        }
+    }
+
+    /// One turn: the machine decides, the journal remembers, then it is done.
+    fn take(&mut self, event: Event) -> Result<(), DriverError> {
+        if let Event::Block(snapshot) = &event {
+            self.block = snapshot.block;
+        }
+        let effects = self.machine.handle(&event);
+        let step = Step { event, effects };
+        tokio::task::block_in_place(|| self.journal.append(&step))?;
+        for effect in step.effects {
+            self.carry_out(effect);
+        }
+        self.show();
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Fetch(fetch) => self.fetch(fetch),
+            Effect::Store { bytes } => {
+                if let Err(error) = self.ports.blobs.put(&bytes) {
+                    warn!(target: "driver", error = %sentence(&error), "a document could not be stored");
+                }
+            }
+            Effect::Announce { .. } | Effect::SetWeights { .. } | Effect::Serve { .. } => {
+                self.writer.write(&effect);
+            }
+            Effect::Deliver { cycle, blob, to, endpoint } => self.deliver((cycle, blob), to, endpoint),
+            Effect::Run(job) => {
+                let queued = self.compute.as_ref().is_some_and(|compute| compute.run(job));
+                if !queued {
+                    warn!(target: "driver", "a job could not be started");
+                }
+            }
+            Effect::Answer { ticket, answer } => self.answer(ticket, answer),
+            Effect::Issue(receipt) => self.issue(&receipt),
+            Effect::Tell(milestone) => debug!(target: "driver", ?milestone),
+        }
+    }
+
+    fn fetch(&self, fetch: Fetch) {
+        let (blobs, client, events) = (self.ports.blobs.clone(), self.ports.client.clone(), self.events.clone());
+        let transfers = self.transfers.clone();
+        tokio::spawn(async move {
+            let _permit = transfers.acquire().await;
+            let event = fetched(&blobs, &client, &fetch).await;
+            // A closed channel means that the role has stopped.
+            let _ = events.send(event).await;
+        });
+    }
+
+    fn deliver(&self, (cycle, blob): (Cycle, BlobId), to: Hotkey, endpoint: Endpoint) {
+        let (client, events, transfers) = (self.ports.client.clone(), self.events.clone(), self.transfers.clone());
+        let keypair = self.ports.keypair.clone();
+        tokio::spawn(async move {
+            let _permit = transfers.acquire().await;
+            let upload = Upload { cycle, blob, receiver: to, address: endpoint.url() };
+            let answer = client.upload(&upload, &*keypair).await;
+            let answer = match answer {
+                Ok(UploadAnswer::Received(_)) => Delivery::Accepted,
+                Ok(UploadAnswer::Refused(refusal)) if passing(&refusal) => Delivery::Unreachable(refusal.to_string()),
+                Ok(UploadAnswer::Refused(refusal)) => Delivery::Refused(refusal.to_string()),
+                Err(error) => Delivery::Unreachable(sentence(&error)),
+            };
+            let _ = events.send(Event::Delivered { blob, to, answer }).await;
+        });
+    }
+
+    fn ticket(&mut self, uploaded: Uploaded) -> Event {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let Uploaded { hotkey, cycle, blob, reply, .. } = uploaded;
+        self.answers.insert(ticket, reply);
+        Event::Uploaded { ticket, hotkey, cycle, blob }
+    }
+
+    fn answer(&mut self, ticket: u64, answer: Answer) {
+        if let Some(reply) = self.answers.remove(&ticket) {
+            let refuse = |code, message: &str| Err(Refusal::new(code, message));
+            let result = match answer {
+                Answer::Accepted | Answer::Repeated => Ok(()),
+                Answer::AlreadySubmitted => refuse(
+                    RefusalCode::AlreadySubmitted,
+                    "another update of this hotkey was received in this cycle",
+                ),
+                Answer::TooEarly => refuse(RefusalCode::TooEarly, "uploads have not opened"),
+                Answer::TooLate => refuse(RefusalCode::TooLate, "uploads of this cycle have closed"),
+                Answer::NotSealed => refuse(RefusalCode::NotRegistered, "no sealed commitment of this hotkey is on the chain"),
+            };
+            // The uploader may have gone; the update is kept all the same.
+            let _ = reply.send(result);
+        }
+    }
+
+    fn issue(&self, receipt: &Receipt) {
+        let signed = SignedReceipt::sign(receipt, &self.ports.keypair);
+        if let Err(error) = self.ports.receipts.put(receipt.cycle, &receipt.hotkey, &signed) {
+            warn!(target: "driver", error = %sentence(&error), "a receipt could not be kept");
+        }
+    }
+
+    /// Brings what the server shows up to date.
+    fn show(&mut self) {
+        let state = self.machine.canonical();
+        let cycle = self.machine.admission().map(|admission| admission.cycle);
+        let block = self.block;
+        self.ports.views.health.send_modify(|health| {
+            health.block = Some(block);
+            health.state = state;
+            health.cycle = cycle.or(health.cycle);
+        });
+        if let Some(state) = state.filter(|state| self.shown != Some(*state))
+            && let Ok(bytes) = self.ports.blobs.get(&state.manifest_blob())
+        {
+            self.largest_upload = self.largest_shard(&bytes);
+            self.shown = Some(state);
+            let manifest = server::StateManifest::new(bytes.into());
+            self.ports.views.state.send_replace(Some(manifest));
+        }
+        if let Some(admission) = self.machine.admission() {
+            let admission = admit(admission, self.largest_upload);
+            self.ports.views.admission.send_if_modified(|shown| {
+                let changed = *shown != admission;
+                *shown = admission;
+                changed
+            });
+        }
+    }
+
+    /// An update in f32 is as long as its group's shard; no codec makes it longer.
+    fn largest_shard(&self, manifest: &[u8]) -> u64 {
+        StateManifest::from_bytes(manifest)
+            .into_iter()
+            .flat_map(|manifest| manifest.groups)
+            .filter_map(|group| self.ports.blobs.len(&group.shard).ok())
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+/// A receipt with the validator's signature over its JSON.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct SignedReceipt {
+    /// What is signed.
+    pub receipt: Receipt,
+    /// sr25519 over the receipt's JSON as it stands here, hexadecimal.
+    pub signature: String,
+}
+
+impl SignedReceipt {
+    fn sign(receipt: &Receipt, keypair: &Keypair) -> Self {
+        let text = serde_json::to_vec(receipt).expect("receipts hold only finite numbers and string keys");
+        Self {
+            signature: hex::encode(keypair.sign(&text)),
+            receipt: receipt.clone(),
+        }
+    }
+}
+
+async fn fetched(blobs: &DiskBlobs, client: &BlobClient, fetch: &Fetch) -> Event {
+    let blob = fetch.blob;
+    if !blobs.has(&blob) {
+        let sources: Vec<String> = fetch.sources.iter().map(Endpoint::url).collect();
+        if let Err(error) = client.fetch(blob, &sources, fetch.maximum_bytes).await {
+            debug!(target: "blobs::fetch", error = %sentence(&error), "not fetched");
+            return Event::FetchFailed {
+                blob,
+                absent: matches!(error, FetchError::Absent { .. }),
+            };
+        }
+    }
+    match fetch.form {
+        Form::Blob => Event::Fetched { blob },
+        Form::Document => match blobs.get(&blob) {
+            Ok(bytes) => Event::Document { blob, bytes },
+            Err(_) => Event::FetchFailed { blob, absent: false },
+        },
+    }
+}
+
+/// Whether the same upload may be taken a little later.
+fn passing(refusal: &Refusal) -> bool {
+    matches!(
+        refusal.code,
+        RefusalCode::TooEarly | RefusalCode::Busy | RefusalCode::RateLimited | RefusalCode::StaleRequest | RefusalCode::NotRegistered | RefusalCode::SlowClient
+    )
+}
+
+fn admit(admission: connito_protocol::Admission, max_bytes: u64) -> Admission {
+    let window = match admission.uploads {
+        Uploads::NotBefore(opens_at) => UploadWindow::Early { opens_at },
+        Uploads::Open => UploadWindow::Open,
+        Uploads::Over => UploadWindow::Closed,
+    };
+    Admission {
+        cycle: admission.cycle,
+        window,
+        max_bytes,
+        miners: admission.sealed.into_iter().collect(),
+        received: admission.received,
+    }
+}
+
+async fn receive(uploads: &mut Option<mpsc::Receiver<Uploaded>>) -> Option<Uploaded> {
+    match uploads {
+        Some(uploads) => uploads.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Random bytes of the operating system, for the machine's salts.
+fn entropy() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the operating system has randomness");
+    bytes
+}

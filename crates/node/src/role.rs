@@ -1,0 +1,162 @@
+//! One role as a running thing: its folder, its server, its driver.
+//!
+//! ```text
+//! folder/blobs/      everything that it holds, by hash
+//! folder/receipts/   what it signed for others, or was signed
+//! journal            what happened
+//! ```
+//!
+//! The caller decides who the role is and where it listens; this file opens, connects and starts.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use connito_chain::Chain;
+use connito_chain::keys::Keypair;
+use connito_learning::Learner;
+use connito_learning::store::{BlobStore, StoreError};
+use connito_protocol::ids::{BlobId, Cycle};
+use connito_protocol::machine::{Character, Role, Step};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use crate::blobs::{BlobError, DiskBlobs};
+use crate::chain_link::sentence;
+use crate::client::{BlobClient, ClientLimits};
+use crate::compute::Head;
+use crate::driver::{Driver, DriverError, Ports, Views};
+use crate::journal::Journal;
+use crate::receipts::{ReceiptError, Receipts};
+use crate::server::{self, Exposed, Health, Limits, Uploads};
+use crate::upload::{Admission, UploadWindow};
+
+/// Stored uploads waiting for the driver, which only journals them.
+const QUEUED_UPLOADS: usize = 16;
+
+/// What a role is started with.
+#[derive(Debug)]
+pub struct Setup {
+    /// Who it is.
+    pub character: Character,
+    /// Its signing key; the character's hotkey is this key's.
+    pub keypair: Arc<Keypair>,
+    /// Where it keeps its bytes.
+    pub folder: PathBuf,
+    /// Its journal.
+    pub journal: PathBuf,
+    /// Where it serves; a miner does not.
+    pub listener: Option<TcpListener>,
+}
+
+/// Why a role could not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RoleError {
+    /// The blob store cannot be used.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// The receipts cannot be used.
+    #[error(transparent)]
+    Receipts(#[from] ReceiptError),
+    /// The HTTP client cannot be built.
+    #[error("the HTTP client cannot be built")]
+    Client(#[source] reqwest::Error),
+    /// The driver stopped.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+}
+
+impl BlobStore for DiskBlobs {
+    fn read(&self, id: BlobId) -> Result<Vec<u8>, StoreError> {
+        self.get(&id).map_err(|error| StoreError(sentence(&error)))
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<BlobId, StoreError> {
+        self.put(bytes).map_err(|error| StoreError(sentence(&error)))
+    }
+}
+
+/// Runs a role until `stop` becomes true. `learner` is given the role's blob store; roles without
+/// tensor work give none.
+///
+/// # Errors
+/// Its folder, its journal or its server cannot be used.
+pub async fn run<C: Chain + 'static>(
+    setup: Setup,
+    chain: Arc<C>,
+    learner: impl FnOnce(DiskBlobs) -> Option<Box<dyn Learner>>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), RoleError> {
+    let blobs = DiskBlobs::open(setup.folder.join("blobs"))?;
+    let receipts = Receipts::open(setup.folder.join("receipts"))?;
+    let journal: (Journal, Vec<Step>) =
+        Journal::create_or_open(&setup.journal, &setup.character).map_err(DriverError::from)?;
+    let client = BlobClient::new(blobs.clone(), ClientLimits::default()).map_err(RoleError::Client)?;
+
+    let hotkey = setup.character.identity.hotkey;
+    let (health, health_view) = watch::channel(Health {
+        role: setup.character.role.name().to_owned(),
+        hotkey: Some(hotkey),
+        block: None,
+        cycle: None,
+        state: None,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    });
+    let (state, state_view) = watch::channel(None);
+    let (admission, admission_view) = watch::channel(closed());
+    let (stored, uploads) = mpsc::channel(QUEUED_UPLOADS);
+    let validates = setup.character.role == Role::Validator;
+    let limits = Limits::default();
+    let router = server::routes(
+        Exposed {
+            health: health_view,
+            state: state_view,
+            blobs: blobs.clone(),
+            served: None,
+            receipts: receipts.clone(),
+            uploads: validates.then_some(Uploads {
+                receiver: hotkey,
+                admission: admission_view,
+                stored,
+            }),
+        },
+        &limits,
+    );
+    let served = setup.listener.map(|listener| {
+        let mut stop = stop.clone();
+        tokio::spawn(server::serve(listener, router, limits, async move {
+            // An error means that whoever could say stop is gone.
+            let _ = stop.wait_for(|stop| *stop).await;
+        }))
+    });
+    let ports = Ports {
+        chain,
+        keypair: setup.keypair,
+        learner: learner(blobs.clone()),
+        blobs,
+        receipts,
+        client,
+        uploads: validates.then_some(uploads),
+        views: Views {
+            health,
+            state,
+            admission,
+        },
+    };
+    Driver::run(setup.character, journal, ports, Head::default(), stop).await?;
+    if let Some(served) = served {
+        // The server only ends when told to; its own panic has been reported by its task.
+        let _ = served.await;
+    }
+    Ok(())
+}
+
+/// Nothing is taken before the first block says so.
+fn closed() -> Admission {
+    Admission {
+        cycle: Cycle(0),
+        window: UploadWindow::Closed,
+        max_bytes: 0,
+        miners: std::collections::BTreeSet::new(),
+        received: std::collections::BTreeMap::new(),
+    }
+}

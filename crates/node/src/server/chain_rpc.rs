@@ -1,0 +1,103 @@
+//! `POST /`: the embedded chain's JSON-RPC, for the other processes of this machine.
+//!
+//! Operations carry their own signatures, so the door only keeps out what has no business here:
+//! other machines, and web pages that make a browser of this machine ask on their behalf.
+//! Both are told that nothing is here. Bodies are bounded and paced; what they say is the chain's
+//! to judge.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use connito_chain::local::LocalChain;
+use connito_chain::rpc::MAX_BODY_BYTES;
+
+use super::body::whole;
+use super::connections::Peer;
+use super::routes::nothing_here;
+use super::{Limits, MinimumRate};
+use crate::pace::Pace;
+use crate::refusal::Refusal;
+
+#[derive(Clone)]
+struct Door {
+    chain: Arc<LocalChain>,
+    rate: MinimumRate,
+}
+
+/// The route of the embedded chain. Merge it with others or serve it alone.
+pub fn chain_router(chain: Arc<LocalChain>, limits: &Limits) -> Router {
+    let door = Door {
+        chain,
+        rate: limits.minimum_rate,
+    };
+    Router::new().route("/", post(answer)).with_state(door)
+}
+
+async fn answer(
+    State(door): State<Door>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    if !peer.0.ip().to_canonical().is_loopback() || !is_local(request.headers()) {
+        return Err(nothing_here(request).await);
+    }
+    let mut body = request.into_body();
+    let body = whole(&mut body, Pace::new(door.rate), MAX_BODY_BYTES).await?;
+    let answer = door.chain.handle_async(&body).await;
+    if answer.is_empty() {
+        // Notifications only: there is nothing to answer.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(([(header::CONTENT_TYPE, "application/json")], answer).into_response())
+}
+
+/// Whether the request names this machine as its host, and no web page as its origin.
+fn is_local(headers: &HeaderMap) -> bool {
+    if headers.contains_key(header::ORIGIN) {
+        return false;
+    }
+    let Some(Ok(host)) = headers.get(header::HOST).map(|host| host.to_str()) else {
+        return false;
+    };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_requests_to_this_machine_by_no_web_page_are_local() {
+        let local = |host: &str, origin: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, origin.parse().unwrap());
+            }
+            is_local(&headers)
+        };
+        for host in [
+            "localhost",
+            "localhost:9944",
+            "127.0.0.1:1",
+            "[::1]:9",
+            "[::1]",
+        ] {
+            assert!(local(host, None), "{host}");
+            assert!(!local(host, Some("http://localhost")), "{host}");
+        }
+        // A name that an attacker's name server resolves to this machine is not this machine.
+        for host in ["rebound.example:9944", "127.0.0.1.example", "::1", ""] {
+            assert!(!local(host, None), "{host}");
+        }
+        assert!(!is_local(&HeaderMap::new()));
+    }
+}
