@@ -10,8 +10,10 @@ use clap_complete::Shell;
 /// Train a Mixture-of-Experts model together with people you need not trust.
 #[derive(Debug, Parser)]
 #[command(name = "connito", version, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done and every invariant held; 1 an invariant, audit or check \
-failed; 2 bad usage or input; 3 a needed peer or port is unavailable; 130 interrupted.")]
+#[command(
+    after_help = "Exit codes: 0 done and every invariant held; 1 an invariant, audit or check \
+failed; 2 bad usage or input; 3 a needed peer or port is unavailable; 130 interrupted."
+)]
 pub(crate) struct Arguments {
     /// What to do.
     #[command(subcommand)]

@@ -53,7 +53,8 @@ impl Base {
             .input()?;
         let (begin, end) = tokenizer.boundaries();
         let config = model.config();
-        let tokenizer = tokenizer.with_boundaries(config.bos_token_id.or(begin), config.eos_token_id.or(end));
+        let tokenizer =
+            tokenizer.with_boundaries(config.bos_token_id.or(begin), config.eos_token_id.or(end));
         let (known, embedded) = (tokenizer.vocabulary(), model.config().vocab_size);
         if known > embedded {
             return Err(Failure::Input(anyhow!(
@@ -91,7 +92,11 @@ impl Base {
         Ok((base, folder))
     }
 
-    fn make(corpus: &Corpus, plan: &PretrainPlan, progress: &mut dyn Progress) -> Result<Self, Failure> {
+    fn make(
+        corpus: &Corpus,
+        plan: &PretrainPlan,
+        progress: &mut dyn Progress,
+    ) -> Result<Self, Failure> {
         progress.stage("training a tokenizer");
         let mut budget = TOKENIZER_BYTES;
         let mut sample = Vec::new();
@@ -117,8 +122,13 @@ impl Base {
             ..ModelConfig::tiny(tokenizer.vocabulary())
         };
         let mut model = Model::random(&config, plan.seed);
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(PRETRAIN_THREADS);
-        pretrain(&mut model, &mixture, plan, threads, &mut |step| progress.step(step)).input()?;
+        let threads = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(PRETRAIN_THREADS);
+        pretrain(&mut model, &mixture, plan, threads, &mut |step| {
+            progress.step(step)
+        })
+        .input()?;
         let tokenizer_json = tokenizer.to_bytes().input()?;
         Ok(Self {
             model,
@@ -131,7 +141,9 @@ impl Base {
     /// weights is complete.
     pub(crate) fn save(&self, folder: &Path) -> Result<(), Failure> {
         let refused = || format!("{} cannot be written", folder.display());
-        std::fs::create_dir_all(folder).with_context(refused).environment()?;
+        std::fs::create_dir_all(folder)
+            .with_context(refused)
+            .environment()?;
         std::fs::write(folder.join("tokenizer.json"), &self.tokenizer_json)
             .with_context(refused)
             .environment()?;

@@ -136,7 +136,9 @@ mod tests {
     use super::*;
 
     fn example(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config").join(name)
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../config")
+            .join(name)
     }
 
     #[test]
@@ -151,10 +153,17 @@ mod tests {
     fn a_wrong_key_is_named_with_its_file_and_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("miner.toml");
-        std::fs::write(&path, "chain = \"http://127.0.0.1:9944\"\nhotky = \"key.json\"\n").unwrap();
+        std::fs::write(
+            &path,
+            "chain = \"http://127.0.0.1:9944\"\nhotky = \"key.json\"\n",
+        )
+        .unwrap();
         let failure = read::<RoleConfig>(&path).unwrap_err();
         let sentence = failure.to_string();
-        assert!(sentence.contains("miner.toml: line 2") && sentence.contains("hotky"), "{sentence}");
+        assert!(
+            sentence.contains("miner.toml: line 2") && sentence.contains("hotky"),
+            "{sentence}"
+        );
         assert_eq!(failure.code(), 2);
     }
 }

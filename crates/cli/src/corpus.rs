@@ -11,7 +11,8 @@ use connito_protocol::ids::GroupId;
 
 /// Documents that are taken from a file: enough for thousands of cycles of a small model, few
 /// enough to be tokenised in seconds.
-const DOCUMENTS_PER_FILE: std::num::NonZeroUsize = std::num::NonZeroUsize::new(6_000).expect("not zero");
+const DOCUMENTS_PER_FILE: std::num::NonZeroUsize =
+    std::num::NonZeroUsize::new(6_000).expect("not zero");
 
 /// Documents that are generated for each built-in domain.
 const BUILTIN_DOCUMENTS: u64 = 2_000;
@@ -34,7 +35,10 @@ impl Corpus {
         } else {
             reader::read_domains(files, Some(DOCUMENTS_PER_FILE))?
         };
-        let domains = domains.into_iter().map(Pools::split).collect::<Result<_, _>>()?;
+        let domains = domains
+            .into_iter()
+            .map(Pools::split)
+            .collect::<Result<_, _>>()?;
         Ok(Self { domains })
     }
 
@@ -69,7 +73,12 @@ impl Corpus {
         for domain in &self.domains {
             let texts = domain.documents(Pool::Training);
             let texts = &texts[..texts.len().min(sequences)];
-            mixture.append(&TokenDocuments::tokenize(tokenizer, texts, sequence_length, Pieces::First)?);
+            mixture.append(&TokenDocuments::tokenize(
+                tokenizer,
+                texts,
+                sequence_length,
+                Pieces::First,
+            )?);
         }
         Ok(mixture)
     }
@@ -109,7 +118,8 @@ impl Corpus {
             .map(|domain| {
                 let texts = domain.documents(Pool::Heldout);
                 let texts = &texts[..texts.len().min(documents)];
-                let tokens = TokenDocuments::tokenize(tokenizer, texts, sequence_length, Pieces::First)?;
+                let tokens =
+                    TokenDocuments::tokenize(tokenizer, texts, sequence_length, Pieces::First)?;
                 Ok((domain.domain.clone(), tokens))
             })
             .collect()

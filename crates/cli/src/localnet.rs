@@ -26,7 +26,7 @@ use connito_engine::{ModelConfig, Routing};
 use connito_node::journal::JournalTail;
 use connito_protocol::ids::{Cycle, StateId};
 use connito_protocol::machine::Step;
-use connito_protocol::manifest::{Document, TaskManifest};
+use connito_protocol::manifest::TaskManifest;
 use connito_protocol::rules::Rules;
 use connito_protocol::schedule::Schedule;
 
@@ -40,6 +40,7 @@ use crate::args::LocalnetArguments;
 use crate::base::Base;
 use crate::corpus::Corpus;
 use crate::exit::{Blame, Failure};
+use crate::output::print;
 
 /// How often the journals are looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -61,13 +62,15 @@ pub(crate) async fn run(arguments: LocalnetArguments) -> Result<(), Failure> {
     let summary = result?;
     if arguments.json {
         let json = serde_json::to_string_pretty(&summary).environment()?;
-        println!("{json}");
+        print(&json)?;
     } else {
-        println!("{}", summary.table());
+        print(&summary.table())?;
     }
     match summary.broken_invariants.as_slice() {
         [] => Ok(()),
-        [first] => Err(Failure::Check(anyhow!("an invariant does not hold: {first}"))),
+        [first] => Err(Failure::Check(anyhow!(
+            "an invariant does not hold: {first}"
+        ))),
         [first, rest @ ..] => Err(Failure::Check(anyhow!(
             "{} invariants do not hold, the first: {first}",
             rest.len() + 1
@@ -80,7 +83,10 @@ async fn rehearse(arguments: &LocalnetArguments, screen: &mut Screen) -> Result<
     let data = absolute(&arguments.text.data)?;
     let corpus = Corpus::load(&data, arguments.seed).input()?;
     let (base, model) = match &arguments.model {
-        Some(folder) => (Base::load(folder)?, absolute(std::slice::from_ref(folder))?.remove(0)),
+        Some(folder) => (
+            Base::load(folder)?,
+            absolute(std::slice::from_ref(folder))?.remove(0),
+        ),
         None => tokio::task::block_in_place(|| Base::for_corpus(&corpus, arguments.seed, screen))?,
     };
     let groups = groups(arguments, base.model.config())?;
@@ -89,7 +95,9 @@ async fn rehearse(arguments: &LocalnetArguments, screen: &mut Screen) -> Result<
         None => tokio::task::block_in_place(|| pace(arguments, (&base, groups), &corpus))?,
     };
     let length = plan::rules(block_time).scoring.sequence_length as usize;
-    let heldout = corpus.heldout(&base.tokenizer, (length, HELDOUT_DOCUMENTS)).input()?;
+    let heldout = corpus
+        .heldout(&base.tokenizer, (length, HELDOUT_DOCUMENTS))
+        .input()?;
     harvest::write_heldout(&out.join("heldout.jsonl"), &heldout)?;
     let given = Given {
         out: &out,
@@ -128,27 +136,27 @@ fn introduce(screen: &Screen, plan: &Plan, block_time: Duration) {
 }
 
 /// Follows the journals until every role has finished the last cycle, or is late.
-async fn watch(plan: &Plan, cycles: u64, running: &mut Running, screen: &Screen) -> Result<Story, Failure> {
+async fn watch(
+    plan: &Plan,
+    cycles: u64,
+    running: &mut Running,
+    screen: &Screen,
+) -> Result<Story, Failure> {
     let mut story = Story::default();
     let mut tails: Vec<(String, JournalTail)> = plan
         .actors
         .iter()
         .map(|actor| (actor.name.clone(), JournalTail::new(&actor.config.journal)))
         .collect();
-    let mut schedule = None;
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => return Err(Failure::Interrupted),
-            failure = running.failed() => return Err(failure),
-            Some(notice) = running.notices.recv() => screen.notice(&notice),
+            notice = running.next() => screen.notice(&notice?),
             _ = look.tick() => {
                 hear(&mut tails, &mut story, plan, screen)?;
-                if schedule.is_none() {
-                    schedule = find_schedule(plan, &story);
-                }
-                screen.show(&story, schedule.as_ref());
-                if schedule.is_some_and(|schedule| is_over(plan, &story, &schedule, cycles)) {
+                screen.show(&story);
+                if story.schedule.is_some_and(|schedule| is_over(plan, &story, &schedule, cycles)) {
                     return Ok(story);
                 }
             }
@@ -156,7 +164,12 @@ async fn watch(plan: &Plan, cycles: u64, running: &mut Running, screen: &Screen)
     }
 }
 
-fn hear(tails: &mut [(String, JournalTail)], story: &mut Story, plan: &Plan, screen: &Screen) -> Result<(), Failure> {
+fn hear(
+    tails: &mut [(String, JournalTail)],
+    story: &mut Story,
+    plan: &Plan,
+    screen: &Screen,
+) -> Result<(), Failure> {
     for (name, tail) in tails {
         for step in tail.poll::<Step>().environment()? {
             for news in story.hear(name, &step) {
@@ -167,22 +180,24 @@ fn hear(tails: &mut [(String, JournalTail)], story: &mut Story, plan: &Plan, scr
     Ok(())
 }
 
-fn find_schedule(plan: &Plan, story: &Story) -> Option<Schedule> {
-    let owner = plan.actors.iter().find(|actor| actor.name == "owner")?;
-    let store = connito_node::blobs::DiskBlobs::open(owner.config.folder.join("blobs")).ok()?;
-    let task = TaskManifest::from_bytes(&store.get(&story.task?).ok()?).ok()?;
-    Some(Schedule::new(task.starts, task.rules.windows))
-}
-
 fn is_over(plan: &Plan, story: &Story, schedule: &Schedule, cycles: u64) -> bool {
     let all_ready = story.cycles.get(&Cycle(cycles)).is_some_and(|next| {
-        let validators = plan.actors.iter().filter(|actor| actor.kind == crate::roles::Kind::Validator);
-        validators.into_iter().all(|actor| next.ready.contains_key(&actor.name))
+        let validators = plan
+            .actors
+            .iter()
+            .filter(|actor| actor.kind == crate::roles::Kind::Validator);
+        validators
+            .into_iter()
+            .all(|actor| next.ready.contains_key(&actor.name))
     });
     let last = cycles.checked_sub(1).map(Cycle);
-    let all_concluded = last.and_then(|last| story.cycles.get(&last)).is_some_and(|last| {
-        plan.actors.iter().all(|actor| last.concluded.contains_key(&actor.name))
-    });
+    let all_concluded = last
+        .and_then(|last| story.cycles.get(&last))
+        .is_some_and(|last| {
+            plan.actors
+                .iter()
+                .all(|actor| last.concluded.contains_key(&actor.name))
+        });
     (all_ready && all_concluded) || story.block > screen::deadline(schedule, cycles)
 }
 
@@ -196,19 +211,24 @@ fn conclude(
     use crate::base::Progress as _;
     screen.stage("measuring held-out losses and checking invariants");
     let store = harvest::gather(plan)?;
-    let id = story.task.ok_or_else(|| Failure::Check(anyhow!("no role ever loaded the task")))?;
+    let id = story
+        .task
+        .ok_or_else(|| Failure::Check(anyhow!("no role ever loaded the task")))?;
     let task = harvest::task(id, &store)?;
     let states = states(&task, story, cycles);
     let mut judge = Judge::new(&store, id);
     let mut losses: Vec<HeldoutLoss> = Vec::new();
     for (position, state) in states.iter().enumerate() {
-        let unchanged = position.checked_sub(1).filter(|before| states[*before] == *state);
+        let unchanged = position
+            .checked_sub(1)
+            .filter(|before| states[*before] == *state);
         losses.push(match unchanged {
             Some(before) => losses[before].clone(),
             None => judge.measure(*state, heldout)?,
         });
     }
-    let (Some(first), Some(last), Some(state)) = (losses.first(), losses.last(), states.last()) else {
+    let (Some(first), Some(last), Some(state)) = (losses.first(), losses.last(), states.last())
+    else {
         return Err(Failure::Check(anyhow!("the run has no state")));
     };
     let evidence = verdict::Evidence {
@@ -243,7 +263,10 @@ fn conclude(
 fn states(task: &TaskManifest, story: &Story, cycles: u64) -> Vec<StateId> {
     let mut states = vec![task.first_state];
     for cycle in (0..cycles).map(Cycle) {
-        let told = story.cycles.get(&cycle).and_then(|story| story.concluded.values().next());
+        let told = story
+            .cycles
+            .get(&cycle)
+            .and_then(|story| story.concluded.values().next());
         let before = states[states.len() - 1];
         states.push(told.copied().unwrap_or(before));
     }
@@ -252,7 +275,11 @@ fn states(task: &TaskManifest, story: &Story, cycles: u64) -> Vec<StateId> {
 
 fn groups(arguments: &LocalnetArguments, config: &ModelConfig) -> Result<u16, Failure> {
     let files = arguments.text.data.len();
-    let default = if files == 0 { 2 } else { u16::try_from(files).unwrap_or(u16::MAX) };
+    let default = if files == 0 {
+        2
+    } else {
+        u16::try_from(files).unwrap_or(u16::MAX)
+    };
     let groups = arguments.groups.unwrap_or(default);
     let domains = if files == 0 { BUILTIN_DOMAINS } else { files };
     if usize::from(groups) > domains {
@@ -273,22 +300,35 @@ const BUILTIN_DOMAINS: usize = connito_engine::data::builtin::BuiltinDomain::ALL
 
 /// A block time at which this machine can score everything in the score window, with a margin of
 /// three for whatever else it is doing.
-fn pace(arguments: &LocalnetArguments, (base, groups): (&Base, u16), corpus: &Corpus) -> Result<Duration, Failure> {
+fn pace(
+    arguments: &LocalnetArguments,
+    (base, groups): (&Base, u16),
+    corpus: &Corpus,
+) -> Result<Duration, Failure> {
     const MARGIN: f64 = 3.0;
     let rules = Rules::for_fast_blocks();
     let length = rules.scoring.sequence_length as usize;
     let domain = &corpus.domains[0];
     let texts = domain.documents(Pool::Scoring);
-    let sample = TokenDocuments::tokenize(&base.tokenizer, &texts[..texts.len().min(8)], length, Pieces::First).input()?;
+    let sample = TokenDocuments::tokenize(
+        &base.tokenizer,
+        &texts[..texts.len().min(8)],
+        length,
+        Pieces::First,
+    )
+    .input()?;
     let sequences: Vec<&[u32]> = sample.iter().collect();
     let begun = Instant::now();
-    base.model.sequence_losses(&sequences, 1, &Routing::Classic).input()?;
+    base.model
+        .sequence_losses(&sequences, 1, &Routing::Classic)
+        .input()?;
     let seconds_each = begun.elapsed().as_secs_f64() / sequences.len().max(1) as f64;
 
     let (validators, miners) = (f64::from(arguments.validators), f64::from(arguments.miners));
     let evaluations = validators * (miners + f64::from(groups));
     let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
-    let work = evaluations * f64::from(rules.scoring.sequences) * seconds_each / cores.min(validators);
+    let work =
+        evaluations * f64::from(rules.scoring.sequences) * seconds_each / cores.min(validators);
     let window = rules.windows.score.saturating_sub(2).max(1) as f64;
     let needed = Duration::from_secs_f64((MARGIN * work / window).min(60.0));
     Ok(needed.max(DEFAULT_BLOCK_TIME))
@@ -297,7 +337,9 @@ fn pace(arguments: &LocalnetArguments, (base, groups): (&Base, u16), corpus: &Co
 /// Makes the folder for results; an earlier run's is replaced, anything else is left alone.
 fn fresh_folder(out: &Path) -> Result<PathBuf, Failure> {
     let refused = |what| move || format!("{} cannot be {what}", out.display());
-    let occupied = out.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+    let occupied = out
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_some());
     if occupied && !out.join(MARKER).is_file() {
         return Err(Failure::Input(anyhow!(
             "{} is not empty and not the result of an earlier run; choose another folder with --out",
@@ -305,11 +347,21 @@ fn fresh_folder(out: &Path) -> Result<PathBuf, Failure> {
         )));
     }
     if occupied {
-        std::fs::remove_dir_all(out).with_context(refused("replaced")).environment()?;
+        std::fs::remove_dir_all(out)
+            .with_context(refused("replaced"))
+            .environment()?;
     }
-    std::fs::create_dir_all(out.join("journal")).with_context(refused("made")).environment()?;
-    std::fs::write(out.join(MARKER), "").with_context(refused("written")).environment()?;
-    out.canonicalize().with_context(refused("found")).environment()
+    for part in ["journal", "keys", "config"] {
+        std::fs::create_dir_all(out.join(part))
+            .with_context(refused("made"))
+            .environment()?;
+    }
+    std::fs::write(out.join(MARKER), "")
+        .with_context(refused("written"))
+        .environment()?;
+    out.canonicalize()
+        .with_context(refused("found"))
+        .environment()
 }
 
 fn absolute(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {

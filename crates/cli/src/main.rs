@@ -8,6 +8,7 @@ mod config;
 mod corpus;
 mod exit;
 mod localnet;
+mod output;
 mod pretrain;
 mod replay;
 mod roles;
@@ -29,7 +30,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_env_filter(EnvFilter::try_from_env("CONNITO_LOG").unwrap_or_else(|_| EnvFilter::new("warn")))
+        .with_env_filter(
+            EnvFilter::try_from_env("CONNITO_LOG").unwrap_or_else(|_| EnvFilter::new("warn")),
+        )
         .init();
     finish(run(arguments.command))
 }
@@ -45,7 +48,12 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Completions { shell } => {
             let name = "connito";
-            clap_complete::generate(shell, &mut Arguments::command(), name, &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                name,
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
     }
@@ -92,7 +100,11 @@ async fn until_told(
     // An error means that the role has ended already.
     let _ = stop.send(true);
     role.await?;
-    if interrupted { Err(Failure::Interrupted) } else { Ok(()) }
+    if interrupted {
+        Err(Failure::Interrupted)
+    } else {
+        Ok(())
+    }
 }
 
 /// Completes when standard input ends: the parent has closed it, or is gone.

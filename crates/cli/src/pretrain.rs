@@ -9,6 +9,7 @@ use crate::args::PretrainArguments;
 use crate::base::{Base, Progress};
 use crate::corpus::Corpus;
 use crate::exit::{Blame, Failure};
+use crate::output::print;
 
 /// Runs the command.
 pub(crate) fn run(arguments: &PretrainArguments) -> Result<(), Failure> {
@@ -26,8 +27,7 @@ pub(crate) fn run(arguments: &PretrainArguments) -> Result<(), Failure> {
         }
         None => &folder,
     };
-    println!("{}", folder.display());
-    Ok(())
+    print(&folder.display().to_string())
 }
 
 /// A progress bar on standard error.
@@ -45,11 +45,13 @@ impl Progress for Bar {
     fn step(&mut self, progress: PretrainProgress) {
         if progress.step == 1 {
             let style = ProgressStyle::with_template("{bar:40} {pos}/{len} steps  {msg}");
-            self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            self.bar
+                .set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             self.bar.set_length(progress.steps as u64);
         }
         let rate = progress.tokens as f64 / self.begun.elapsed().as_secs_f64().max(1e-9);
-        self.bar.set_message(format!("loss {:.3}, {rate:.0} tokens/s", progress.loss));
+        self.bar
+            .set_message(format!("loss {:.3}, {rate:.0} tokens/s", progress.loss));
         self.bar.set_position(progress.step as u64);
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::args::ReplayArguments;
 use crate::exit::{Blame, Failure};
+use crate::output::print;
 
 /// What a replay found.
 #[derive(Debug, Serialize)]
@@ -28,7 +29,8 @@ struct Replayed {
 /// Replays and prints what the journal holds; fails at the first effect that differs.
 pub(crate) fn run(arguments: &ReplayArguments) -> Result<(), Failure> {
     let (character, steps): (Character, Vec<Step>) = Journal::read(&arguments.journal).input()?;
-    let machine = driver::replay(&character, &steps).map_err(|error| Failure::Check(error.into()))?;
+    let machine =
+        driver::replay(&character, &steps).map_err(|error| Failure::Check(error.into()))?;
     let blocks: Vec<u64> = steps
         .iter()
         .filter_map(|step| match &step.event {
@@ -43,24 +45,39 @@ pub(crate) fn run(arguments: &ReplayArguments) -> Result<(), Failure> {
         effects: steps.iter().map(|step| step.effects.len()).sum(),
         first_block: blocks.first().copied(),
         last_block: blocks.last().copied(),
-        starts: steps.iter().filter(|step| step.event == Event::Started).count(),
+        starts: steps
+            .iter()
+            .filter(|step| step.event == Event::Started)
+            .count(),
         canonical_state: machine.canonical().map(|state| state.to_string()),
         milestones: milestones(&steps),
     };
     if arguments.json {
         let json = serde_json::to_string_pretty(&replayed).environment()?;
-        println!("{json}");
-        return Ok(());
+        return print(&json);
     }
-    println!("{} {}", replayed.role, replayed.hotkey);
-    println!("{} steps, {} effects, every one as recorded", replayed.steps, replayed.effects);
-    if let (Some(first), Some(last)) = (replayed.first_block, replayed.last_block) {
-        println!("blocks {first} to {last}, started {} times", replayed.starts);
+    print(&replayed.text())
+}
+
+impl Replayed {
+    fn text(&self) -> String {
+        let mut lines = vec![
+            format!("{} {}", self.role, self.hotkey),
+            format!(
+                "{} steps, {} effects, every one as recorded",
+                self.steps, self.effects
+            ),
+        ];
+        if let (Some(first), Some(last)) = (self.first_block, self.last_block) {
+            lines.push(format!(
+                "blocks {first} to {last}, started {} times",
+                self.starts
+            ));
+        }
+        let counts = self.milestones.iter();
+        lines.extend(counts.map(|(milestone, count)| format!("{count:>6} {milestone}")));
+        lines.join("\n")
     }
-    for (milestone, count) in &replayed.milestones {
-        println!("{count:>6} {milestone}");
-    }
-    Ok(())
 }
 
 /// How often each kind of milestone was told.

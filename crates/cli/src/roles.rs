@@ -18,7 +18,7 @@ use connito_learning::{EngineBackend, Learner, StateLearner};
 use connito_node::blobs::DiskBlobs;
 use connito_node::chain_link;
 use connito_node::role::{self, RoleError, Setup};
-use connito_node::server::{self, Limits};
+use connito_node::server::{self, Health, Limits};
 use connito_protocol::Identity;
 use connito_protocol::ids::{BlobId, Block};
 use connito_protocol::machine::{Character, Role};
@@ -46,20 +46,59 @@ pub(crate) enum Kind {
 }
 
 /// Runs the embedded chain until `stop`.
-pub(crate) async fn chain(config: ChainConfig, mut stop: watch::Receiver<bool>) -> Result<(), Failure> {
+pub(crate) async fn chain(
+    config: ChainConfig,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), Failure> {
     let chain = LocalChain::open(&config.folder, config.genesis).input()?;
     let listener = listen(config.listen).await?;
-    let router = server::chain_router(chain.clone());
+    let health = watch_health(chain.clone(), stop.clone());
+    let router = server::chain_router(chain.clone(), &Limits::default())
+        .merge(server::health_router(health));
     let mut serving = stop.clone();
-    let served = tokio::spawn(server::serve(listener, router, Limits::default(), async move {
-        // An error means that whoever could say stop is gone.
-        let _ = serving.wait_for(|stop| *stop).await;
-    }));
+    let served = tokio::spawn(server::serve(
+        listener,
+        router,
+        Limits::default(),
+        async move {
+            // An error means that whoever could say stop is gone.
+            let _ = serving.wait_for(|stop| *stop).await;
+        },
+    ));
     let until = async move {
         let _ = stop.wait_for(|stop| *stop).await;
     };
     chain.run(until).await.environment()?;
-    served.await.context("the chain's server failed").environment()
+    served
+        .await
+        .context("the chain's server failed")
+        .environment()
+}
+
+/// What the chain's `GET /v1/health` shows, brought up to date with every block.
+fn watch_health(
+    chain: Arc<LocalChain>,
+    mut stop: watch::Receiver<bool>,
+) -> watch::Receiver<Health> {
+    let (health, shown) = watch::channel(Health {
+        role: "chain".to_owned(),
+        hotkey: None,
+        block: Some(chain.head().number),
+        cycle: None,
+        state: None,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    });
+    tokio::spawn(async move {
+        let mut ticks =
+            tokio::time::interval(Duration::from_millis(chain.identity().block_time_ms));
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                _ = ticks.tick() => health.send_modify(|health| health.block = Some(chain.head().number)),
+            }
+        }
+    });
+    shown
 }
 
 /// Runs an owner, a validator or a miner until `stop`.
@@ -72,10 +111,17 @@ pub(crate) async fn participant(
     let listener = match (kind, config.listen) {
         (Kind::Miner, _) => None,
         (_, Some(address)) => Some(listen(address).await?),
-        (_, None) => return Err(Failure::Input(anyhow!("an owner and a validator need the key `listen`"))),
+        (_, None) => {
+            return Err(Failure::Input(anyhow!(
+                "an owner and a validator need the key `listen`"
+            )));
+        }
     };
     let chain = Arc::new(connect(&config.chain, stop.clone()).await?);
-    let endpoint = listener.as_ref().map(|listener| endpoint(&config, listener)).transpose()?;
+    let endpoint = listener
+        .as_ref()
+        .map(|listener| endpoint(&config, listener))
+        .transpose()?;
     let character = Character {
         identity: Identity {
             hotkey: keypair.hotkey(),
@@ -86,7 +132,9 @@ pub(crate) async fn participant(
     };
     if let Some(folder) = config.journal.parent() {
         let refused = || format!("{} cannot be made", folder.display());
-        std::fs::create_dir_all(folder).with_context(refused).environment()?;
+        std::fs::create_dir_all(folder)
+            .with_context(refused)
+            .environment()?;
     }
     let setup = Setup {
         character,
@@ -104,7 +152,11 @@ fn learner(blobs: DiskBlobs, config: &RoleConfig) -> Box<dyn Learner> {
         MinerConduct::Honest | MinerConduct::Copying => Conduct::Honest,
         MinerConduct::Damaging => Conduct::Damaging,
     };
-    Box::new(StateLearner::new(blobs, EngineBackend::new(config.threads.max(1)), conduct))
+    Box::new(StateLearner::new(
+        blobs,
+        EngineBackend::new(config.threads.max(1)),
+        conduct,
+    ))
 }
 
 async fn role_of(kind: Kind, config: &RoleConfig, chain: &impl Chain) -> Result<Role, Failure> {
@@ -114,9 +166,9 @@ async fn role_of(kind: Kind, config: &RoleConfig, chain: &impl Chain) -> Result<
         }),
         (Kind::Validator, ..) => Ok(Role::Validator),
         (Kind::Miner, MinerConduct::Copying, Some(victim)) => Ok(Role::Copier { victim }),
-        (Kind::Miner, MinerConduct::Copying, None) => {
-            Err(Failure::Input(anyhow!("a copying miner needs the key `victim`")))
-        }
+        (Kind::Miner, MinerConduct::Copying, None) => Err(Failure::Input(anyhow!(
+            "a copying miner needs the key `victim`"
+        ))),
         (Kind::Miner, MinerConduct::Honest | MinerConduct::Damaging, _) => Ok(Role::Miner),
     }
 }
@@ -139,10 +191,12 @@ async fn task(config: &RoleConfig, chain: &impl Chain) -> Result<BlobId, Failure
                 .input();
         }
     }
-    let plan = config
-        .task
-        .clone()
-        .ok_or_else(|| Failure::Input(anyhow!("{} holds no task and the configuration has no [task]", config.folder.display())))?;
+    let plan = config.task.clone().ok_or_else(|| {
+        Failure::Input(anyhow!(
+            "{} holds no task and the configuration has no [task]",
+            config.folder.display()
+        ))
+    })?;
     let head = chain.block(At::Head).await.environment()?.number;
     let starts = Block(head.0 + plan.starts_in_blocks);
     let netuid = chain.identity().netuid;
@@ -150,7 +204,9 @@ async fn task(config: &RoleConfig, chain: &impl Chain) -> Result<BlobId, Failure
     let task = tokio::task::block_in_place(|| make_task(&plan, (netuid, starts), &blobs))?;
     // Written last: a folder with this file holds a complete task.
     let refused = || format!("{} cannot be written", marker.display());
-    std::fs::write(&marker, task.to_string()).with_context(refused).environment()?;
+    std::fs::write(&marker, task.to_string())
+        .with_context(refused)
+        .environment()?;
     Ok(task)
 }
 
@@ -162,7 +218,9 @@ fn make_task(
     let base = Base::load(&config.model)?;
     let corpus = Corpus::load(&config.data, config.seed).input()?;
     let length = config.rules.scoring.sequence_length as usize;
-    let domains = corpus.domain_texts(&base.tokenizer, length, config.groups.max(1)).input()?;
+    let domains = corpus
+        .domain_texts(&base.tokenizer, length, config.groups.max(1))
+        .input()?;
     let plan = TaskPlan {
         name: config.name.clone(),
         netuid,
@@ -198,7 +256,10 @@ fn endpoint(config: &RoleConfig, listener: &TcpListener) -> Result<Endpoint, Fai
 }
 
 /// Connects to the chain, which may still be starting.
-async fn connect(url: &str, mut stop: watch::Receiver<bool>) -> Result<RpcChain<HttpTransport>, Failure> {
+async fn connect(
+    url: &str,
+    mut stop: watch::Receiver<bool>,
+) -> Result<RpcChain<HttpTransport>, Failure> {
     let transport = || -> Result<HttpTransport, TransportError> { HttpTransport::new(url) };
     let begun = Instant::now();
     loop {
@@ -225,9 +286,10 @@ fn blame(error: RoleError) -> Failure {
         RoleError::Driver(
             DriverError::Diverged { .. } | DriverError::Journal(JournalError::OtherHeader { .. }),
         ) => Failure::Input(error.into()),
-        RoleError::Blobs(_) | RoleError::Receipts(_) | RoleError::Client(_) | RoleError::Driver(_) => {
-            Failure::Environment(error.into())
-        }
+        RoleError::Blobs(_)
+        | RoleError::Receipts(_)
+        | RoleError::Client(_)
+        | RoleError::Driver(_) => Failure::Environment(error.into()),
     }
 }
 
@@ -238,7 +300,11 @@ pub(crate) fn located(file: &Path, mut config: RoleConfig) -> RoleConfig {
     }
     if let Some(task) = &mut config.task {
         task.model = crate::config::beside(file, &task.model);
-        let data: Vec<PathBuf> = task.data.iter().map(|path| crate::config::beside(file, path)).collect();
+        let data: Vec<PathBuf> = task
+            .data
+            .iter()
+            .map(|path| crate::config::beside(file, path))
+            .collect();
         task.data = data;
     }
     config

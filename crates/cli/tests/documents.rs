@@ -20,8 +20,7 @@ fn root() -> PathBuf {
 
 fn read(name: &str) -> String {
     let path = root().join(name);
-    std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{name} cannot be read: {error}"))
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name} cannot be read: {error}"))
 }
 
 /// Every file below a folder of the repository with this ending, by its path from the root.
@@ -237,6 +236,38 @@ fn the_table_of_the_cycle_says_what_the_rules_do() {
     }
 }
 
+/// Every rule by its path, with its default. The windows have a table of their own.
+#[test]
+fn the_table_of_rules_knows_every_rule_and_its_default() {
+    let rows = rows(&read("docs/PROTOCOL.md"));
+    // By way of text: that is how the shortest spelling of an f32 is kept.
+    let json = serde_json::to_string(&Rules::default()).expect("rules are JSON");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("rules are JSON");
+    let mut defaults = BTreeMap::new();
+    for (section, value) in json.as_object().expect("rules are an object") {
+        match value.as_object() {
+            Some(rules) => defaults.extend(
+                rules
+                    .iter()
+                    .map(|(rule, value)| (format!("`{section}.{rule}`"), value)),
+            ),
+            None => {
+                defaults.insert(format!("`{section}`"), value);
+            }
+        }
+    }
+    defaults.retain(|rule, _| !rule.starts_with("`windows."));
+    for (rule, default) in defaults {
+        let row = rows.iter().find(|cells| cells[0] == rule);
+        let stated = &row.unwrap_or_else(|| panic!("no row for {rule}"))[1];
+        let agrees = match default.as_str() {
+            Some(word) => *stated == format!("`{word}`"),
+            None => stated.parse().ok() == default.as_f64(),
+        };
+        assert!(agrees, "{rule} is {default} by default, not {stated}");
+    }
+}
+
 #[test]
 fn the_table_of_announcements_states_their_true_lengths() {
     let rows = rows(&read("docs/PROTOCOL.md"));
@@ -309,15 +340,19 @@ fn every_link_between_the_documents_leads_somewhere() {
                 continue;
             }
             let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
-            let target = root().join(folder).join(path);
+            let target = match path {
+                "" => root().join(file),
+                path => root().join(folder).join(path),
+            };
             assert!(
-                path.is_empty() || target.exists(),
+                target.exists(),
                 "{file} links to {path}, which is not there"
             );
-            if path.is_empty() {
+            if !anchor.is_empty() {
+                let text = std::fs::read_to_string(&target).expect("documents are text");
                 assert!(
                     text.lines().any(|line| heading_anchor(line) == anchor),
-                    "{file} has no heading #{anchor}"
+                    "{file} links to #{anchor}, and {path} has no such heading"
                 );
             }
         }
@@ -339,9 +374,11 @@ fn heading_anchor(line: &str) -> String {
 /// The documents' own words for paths: every file that ARCHITECTURE.md sends a reader to exists.
 #[test]
 fn every_place_that_the_architecture_names_is_there() {
-    let crates: Vec<_> = ["protocol", "engine", "learning", "chain", "node", "sim", "cli"]
-        .map(|name| format!("{name}/"))
-        .into();
+    let crates: Vec<_> = [
+        "protocol", "engine", "learning", "chain", "node", "sim", "cli",
+    ]
+    .map(|name| format!("{name}/"))
+    .into();
     for quoted in read("ARCHITECTURE.md").split('`').skip(1).step_by(2) {
         if crates.iter().any(|name| quoted.starts_with(name)) {
             let path = root().join("crates").join(quoted);

@@ -117,7 +117,13 @@ fn nothing_that_waits_or_talks_is_below_the_crates_without_input_and_output() {
     for name in ["protocol", "engine", "learning", "sim"] {
         let package = format!("{PREFIX}{name}");
         let tree = cargo(&[
-            "tree", "--package", &package, "--edges", "normal", "--prefix", "none",
+            "tree",
+            "--package",
+            &package,
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
         ]);
         let below: BTreeSet<_> = tree
             .lines()

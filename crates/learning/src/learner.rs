@@ -12,7 +12,7 @@ use connito_protocol::ids::{BlobId, Block, GroupId, Seed, StateId};
 use connito_protocol::job::{
     Candidate, Finding, Job, MergeJob, Merged, Outcome, ScoreJob, TrainJob, Trained, Weighted,
 };
-use connito_protocol::manifest::{Document, GroupState, StateManifest, TaskManifest};
+use connito_protocol::manifest::{Document, Domain, GroupState, StateManifest, TaskManifest};
 use connito_protocol::partition::ExpertMapping;
 use connito_protocol::reason::ReasonCode;
 use connito_protocol::rules::{Codec, TrainingRouting};
@@ -267,27 +267,38 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         }))
     }
 
-    /// A group's mapping and the training text of all its domains.
+    /// A group's mapping and its text: all of its own domains, and as much of the others as the rules
+    /// ask for, evenly.
     fn training_text(
         &mut self,
         group: GroupId,
     ) -> Result<(ExpertMapping, TokenDocuments), JobError> {
         let manifest = self.manifest();
+        let share = manifest.rules.own_share;
         let mapping = manifest
             .groups
             .iter()
             .find(|mapping| mapping.group_id == group);
         let mapping = mapping.ok_or(JobError::UnknownGroup(group))?.clone();
-        let domains = manifest
+        let (own, others): (Vec<&Domain>, Vec<&Domain>) = manifest
             .domains
             .iter()
-            .filter(|domain| domain.group == group);
-        let blobs: Vec<BlobId> = domains.map(|domain| domain.training).collect();
-        let mut documents = TokenDocuments::default();
-        for blob in blobs {
-            documents.append(self.documents(blob)?);
+            .partition(|domain| domain.group == group);
+        let own: Vec<BlobId> = own.into_iter().map(|domain| domain.training).collect();
+        let others: Vec<BlobId> = others.into_iter().map(|domain| domain.training).collect();
+        let mut text = TokenDocuments::default();
+        for blob in own {
+            text.append(self.documents(blob)?);
         }
-        Ok((mapping, documents))
+        let wanted = text.len() as f64 * (1.0 - share) / share;
+        let each = (wanted / others.len().max(1) as f64).round() as usize;
+        for blob in others {
+            let documents = self.documents(blob)?;
+            let some: Vec<usize> = (0..each.min(documents.len())).collect();
+            let some = TokenDocuments::from_sequences(documents.select(&some));
+            text.append(&some.map_err(|fault| BackendError(fault.to_string()))?);
+        }
+        Ok((mapping, text))
     }
 
     fn score(&mut self, job: &ScoreJob, head: &dyn Fn() -> Block) -> Result<Outcome, JobError> {
@@ -403,19 +414,33 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         self.state.as_ref().expect("load ran first").id
     }
 
-    /// The scoring pools of a group's domains, with the number of sequences to draw from each.
+    /// The scoring pools, with the number of sequences to draw from each: the group's own share is
+    /// divided among its own domains, the rest among the others. At least two each, for a spread.
     fn scoring_pools(&self, group: GroupId) -> Vec<(BlobId, usize)> {
         let manifest = self.manifest();
-        let own: Vec<_> = manifest
+        let is_own = |domain: &&Domain| domain.group == group;
+        let own = manifest.domains.iter().filter(is_own).count();
+        let others = manifest.domains.len() - own;
+        let share = if others == 0 {
+            1.0
+        } else {
+            manifest.rules.own_share
+        };
+        let sequences = f64::from(manifest.rules.scoring.sequences);
+        let each = |share: f64, domains: usize| {
+            let count = (sequences * share / domains.max(1) as f64).round() as usize;
+            count.max(2)
+        };
+        let (of_own, of_others) = (each(share, own), each(1.0 - share, others));
+        manifest
             .domains
             .iter()
-            .filter(|d| d.group == group)
-            .collect();
-        let each = (manifest.rules.scoring.sequences as usize)
-            .div_ceil(own.len().max(1))
-            .max(2);
-        own.into_iter()
-            .map(|domain| (domain.scoring, each))
+            .map(|domain| {
+                (
+                    domain.scoring,
+                    if is_own(&domain) { of_own } else { of_others },
+                )
+            })
             .collect()
     }
 

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use connito_chain::{At, Chain, ChainError, Field, Op, quantise};
 use connito_chain::keys::Keypair;
+use connito_chain::{At, Chain, ChainError, Field, Op, quantise};
 use connito_protocol::event::{Effect, Event};
 use connito_protocol::ids::{Block, BlockHash, Uid};
 use connito_protocol::snapshot::{self, Participant, Record, Snapshot};
@@ -35,7 +35,11 @@ const RAW_FIELD_BYTES: usize = 128;
 ///
 /// # Errors
 /// The chain cannot be read at that block.
-pub async fn snapshot<C: Chain>(chain: &C, number: Block, head: Block) -> Result<Snapshot, ChainError> {
+pub async fn snapshot<C: Chain>(
+    chain: &C,
+    number: Block,
+    head: Block,
+) -> Result<Snapshot, ChainError> {
     let metagraph = chain.metagraph(At::Number(number)).await?;
     let at = At::Hash(metagraph.at.hash);
     let commitments = chain.commitments(at).await?;
@@ -74,7 +78,12 @@ pub async fn snapshot<C: Chain>(chain: &C, number: Block, head: Block) -> Result
 }
 
 /// Feeds every block after `after` to the driver, until the driver stops listening.
-pub(crate) async fn feed<C: Chain>(chain: Arc<C>, mut after: Block, head: Head, events: mpsc::Sender<Event>) {
+pub(crate) async fn feed<C: Chain>(
+    chain: Arc<C>,
+    mut after: Block,
+    head: Head,
+    events: mpsc::Sender<Event>,
+) {
     while !events.is_closed() {
         match next(&*chain, after, &head).await {
             Ok(snapshot) => {
@@ -84,7 +93,10 @@ pub(crate) async fn feed<C: Chain>(chain: Arc<C>, mut after: Block, head: Head, 
                 }
             }
             Err(ChainError::Timeout(_)) => {}
-            Err(ChainError::Pruned { oldest: Some(oldest), wanted }) => {
+            Err(ChainError::Pruned {
+                oldest: Some(oldest),
+                wanted,
+            }) => {
                 warn!(target: "chain::feed", %wanted, %oldest, "blocks were pruned before they were seen");
                 after = Block(oldest.0.max(after.0 + 1) - 1);
             }
@@ -110,7 +122,11 @@ pub(crate) struct Writer(mpsc::Sender<Op>);
 
 impl Writer {
     /// Starts the writing task; it ends when the writer is dropped.
-    pub(crate) fn start<C: Chain + 'static>(chain: Arc<C>, keypair: Arc<Keypair>, events: mpsc::Sender<Event>) -> Self {
+    pub(crate) fn start<C: Chain + 'static>(
+        chain: Arc<C>,
+        keypair: Arc<Keypair>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
         let (queue, mut operations) = mpsc::channel::<Op>(QUEUED_OPERATIONS);
         tokio::spawn(async move {
             while let Some(operation) = operations.recv().await {

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use connito_learning::Learner;
-use connito_protocol::job::{Job, Outcome};
 use connito_protocol::ids::Block;
+use connito_protocol::job::{Job, Outcome};
 use tokio::sync::mpsc;
 
 /// One running job and one that a restart asks for again.
@@ -18,17 +18,17 @@ const QUEUED_JOBS: usize = 2;
 
 /// The newest block that this process knows of, shared with the compute thread.
 #[derive(Debug, Clone, Default)]
-pub struct Head(Arc<AtomicU64>);
+pub(crate) struct Head(Arc<AtomicU64>);
 
 impl Head {
     /// The newest block.
     #[must_use]
-    pub fn block(&self) -> Block {
+    pub(crate) fn block(&self) -> Block {
         Block(self.0.load(Ordering::Relaxed))
     }
 
     /// Moves forward, never back.
-    pub fn advance(&self, block: Block) {
+    pub(crate) fn advance(&self, block: Block) {
         self.0.fetch_max(block.0, Ordering::Relaxed);
     }
 
@@ -73,7 +73,9 @@ impl Compute {
 
     /// Queues a job; `false` when the queue is full or the thread has ended.
     pub(crate) fn run(&self, job: Job) -> bool {
-        self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok())
+        self.jobs
+            .as_ref()
+            .is_some_and(|jobs| jobs.try_send(job).is_ok())
     }
 }
 

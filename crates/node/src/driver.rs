@@ -18,13 +18,13 @@ use std::sync::Arc;
 use connito_chain::Chain;
 use connito_chain::keys::{Keypair, Signer};
 use connito_learning::Learner;
+use connito_protocol::Uploads;
 use connito_protocol::event::{Delivery, Effect, Event, Fetch, Form, UploadAnswer as Answer};
 use connito_protocol::ids::{BlobId, Block, Cycle, Hotkey, StateId};
 use connito_protocol::job::Outcome;
 use connito_protocol::machine::{Character, Machine, Step};
 use connito_protocol::manifest::{Document, StateManifest};
 use connito_protocol::receipt::Receipt;
-use connito_protocol::Uploads;
 use connito_protocol::snapshot::Endpoint;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
@@ -57,7 +57,6 @@ pub(crate) struct Ports<C> {
     pub(crate) blobs: DiskBlobs,
     pub(crate) receipts: Receipts,
     pub(crate) client: BlobClient,
-    pub(crate) learner: Option<Box<dyn Learner>>,
     pub(crate) uploads: Option<mpsc::Receiver<Uploaded>>,
     pub(crate) views: Views,
 }
@@ -76,7 +75,9 @@ pub enum DriverError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The journal belongs to another version of the machine.
-    #[error("record {line} of the journal asks for other effects than this program: it was written by another version")]
+    #[error(
+        "record {line} of the journal asks for other effects than this program: it was written by another version"
+    )]
     Diverged {
         /// The record, the header being line 1.
         line: usize,
@@ -123,16 +124,15 @@ impl<C: Chain + 'static> Driver<C> {
     pub(crate) async fn run(
         character: Character,
         (journal, steps): (Journal, Vec<Step>),
+        learner: Option<Box<dyn Learner>>,
         mut ports: Ports<C>,
-        head: Head,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), DriverError> {
         let machine = replay(&character, &steps)?;
+        let head = Head::default();
         let (events, mut inbox) = mpsc::channel(QUEUED_EVENTS);
         let (outcomes, mut finished) = mpsc::channel::<Outcome>(1);
-        let compute = ports
-            .learner
-            .take()
+        let compute = learner
             .map(|learner| Compute::start(learner, head.clone(), outcomes))
             .transpose()
             .map_err(DriverError::Compute)?;
@@ -212,9 +212,17 @@ impl<C: Chain + 'static> Driver<C> {
             Effect::Announce { .. } | Effect::SetWeights { .. } | Effect::Serve { .. } => {
                 self.writer.write(&effect);
             }
-            Effect::Deliver { cycle, blob, to, endpoint } => self.deliver((cycle, blob), to, endpoint),
+            Effect::Deliver {
+                cycle,
+                blob,
+                to,
+                endpoint,
+            } => self.deliver((cycle, blob), to, endpoint),
             Effect::Run(job) => {
-                let queued = self.compute.as_ref().is_some_and(|compute| compute.run(job));
+                let queued = self
+                    .compute
+                    .as_ref()
+                    .is_some_and(|compute| compute.run(job));
                 if !queued {
                     warn!(target: "driver", "a job could not be started");
                 }
@@ -226,7 +234,11 @@ impl<C: Chain + 'static> Driver<C> {
     }
 
     fn fetch(&self, fetch: Fetch) {
-        let (blobs, client, events) = (self.ports.blobs.clone(), self.ports.client.clone(), self.events.clone());
+        let (blobs, client, events) = (
+            self.ports.blobs.clone(),
+            self.ports.client.clone(),
+            self.events.clone(),
+        );
         let transfers = self.transfers.clone();
         tokio::spawn(async move {
             let _permit = transfers.acquire().await;
@@ -237,15 +249,26 @@ impl<C: Chain + 'static> Driver<C> {
     }
 
     fn deliver(&self, (cycle, blob): (Cycle, BlobId), to: Hotkey, endpoint: Endpoint) {
-        let (client, events, transfers) = (self.ports.client.clone(), self.events.clone(), self.transfers.clone());
+        let (client, events, transfers) = (
+            self.ports.client.clone(),
+            self.events.clone(),
+            self.transfers.clone(),
+        );
         let keypair = self.ports.keypair.clone();
         tokio::spawn(async move {
             let _permit = transfers.acquire().await;
-            let upload = Upload { cycle, blob, receiver: to, address: endpoint.url() };
+            let upload = Upload {
+                cycle,
+                blob,
+                receiver: to,
+                address: endpoint.url(),
+            };
             let answer = client.upload(&upload, &*keypair).await;
             let answer = match answer {
                 Ok(UploadAnswer::Received(_)) => Delivery::Accepted,
-                Ok(UploadAnswer::Refused(refusal)) if passing(&refusal) => Delivery::Unreachable(refusal.to_string()),
+                Ok(UploadAnswer::Refused(refusal)) if passing(&refusal) => {
+                    Delivery::Unreachable(refusal.to_string())
+                }
                 Ok(UploadAnswer::Refused(refusal)) => Delivery::Refused(refusal.to_string()),
                 Err(error) => Delivery::Unreachable(sentence(&error)),
             };
@@ -256,9 +279,20 @@ impl<C: Chain + 'static> Driver<C> {
     fn ticket(&mut self, uploaded: Uploaded) -> Event {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let Uploaded { hotkey, cycle, blob, reply, .. } = uploaded;
+        let Uploaded {
+            hotkey,
+            cycle,
+            blob,
+            reply,
+            ..
+        } = uploaded;
         self.answers.insert(ticket, reply);
-        Event::Uploaded { ticket, hotkey, cycle, blob }
+        Event::Uploaded {
+            ticket,
+            hotkey,
+            cycle,
+            blob,
+        }
     }
 
     fn answer(&mut self, ticket: u64, answer: Answer) {
@@ -271,8 +305,13 @@ impl<C: Chain + 'static> Driver<C> {
                     "another update of this hotkey was received in this cycle",
                 ),
                 Answer::TooEarly => refuse(RefusalCode::TooEarly, "uploads have not opened"),
-                Answer::TooLate => refuse(RefusalCode::TooLate, "uploads of this cycle have closed"),
-                Answer::NotSealed => refuse(RefusalCode::NotRegistered, "no sealed commitment of this hotkey is on the chain"),
+                Answer::TooLate => {
+                    refuse(RefusalCode::TooLate, "uploads of this cycle have closed")
+                }
+                Answer::NotSealed => refuse(
+                    RefusalCode::NotRegistered,
+                    "no sealed commitment of this hotkey is on the chain",
+                ),
             };
             // The uploader may have gone; the update is kept all the same.
             let _ = reply.send(result);
@@ -281,7 +320,11 @@ impl<C: Chain + 'static> Driver<C> {
 
     fn issue(&self, receipt: &Receipt) {
         let signed = SignedReceipt::sign(receipt, &self.ports.keypair);
-        if let Err(error) = self.ports.receipts.put(receipt.cycle, &receipt.hotkey, &signed) {
+        if let Err(error) = self
+            .ports
+            .receipts
+            .put(receipt.cycle, &receipt.hotkey, &signed)
+        {
             warn!(target: "driver", error = %sentence(&error), "a receipt could not be kept");
         }
     }
@@ -299,12 +342,12 @@ impl<C: Chain + 'static> Driver<C> {
         if let Some(state) = state.filter(|state| self.shown != Some(*state))
             && let Ok(bytes) = self.ports.blobs.get(&state.manifest_blob())
         {
-            self.largest_upload = self.largest_shard(&bytes);
             self.shown = Some(state);
             let manifest = server::StateManifest::new(bytes.into());
             self.ports.views.state.send_replace(Some(manifest));
         }
         if let Some(admission) = self.machine.admission() {
+            self.bound_uploads();
             let admission = admit(admission, self.largest_upload);
             self.ports.views.admission.send_if_modified(|shown| {
                 let changed = *shown != admission;
@@ -314,14 +357,19 @@ impl<C: Chain + 'static> Driver<C> {
         }
     }
 
-    /// An update in f32 is as long as its group's shard; no codec makes it longer.
-    fn largest_shard(&self, manifest: &[u8]) -> u64 {
-        StateManifest::from_bytes(manifest)
-            .into_iter()
-            .flat_map(|manifest| manifest.groups)
-            .filter_map(|group| self.ports.blobs.len(&group.shard).ok())
-            .max()
-            .unwrap_or(0)
+    /// An update in f32 is as long as its group's shard; no codec makes it longer. Shards keep their
+    /// size from state to state, so the bound is looked up once, as soon as the shards are here.
+    fn bound_uploads(&mut self) {
+        if self.largest_upload > 0 {
+            return;
+        }
+        let manifest = self.ports.views.state.borrow().as_ref().and_then(|shown| {
+            let bytes = self.ports.blobs.get(&shown.id()).ok()?;
+            StateManifest::from_bytes(&bytes).ok()
+        });
+        let shards = manifest.into_iter().flat_map(|manifest| manifest.groups);
+        let lengths = shards.filter_map(|group| self.ports.blobs.len(&group.shard).ok());
+        self.largest_upload = lengths.max().unwrap_or(0);
     }
 }
 
@@ -336,7 +384,8 @@ pub struct SignedReceipt {
 
 impl SignedReceipt {
     fn sign(receipt: &Receipt, keypair: &Keypair) -> Self {
-        let text = serde_json::to_vec(receipt).expect("receipts hold only finite numbers and string keys");
+        let text =
+            serde_json::to_vec(receipt).expect("receipts hold only finite numbers and string keys");
         Self {
             signature: hex::encode(keypair.sign(&text)),
             receipt: receipt.clone(),
@@ -360,7 +409,10 @@ async fn fetched(blobs: &DiskBlobs, client: &BlobClient, fetch: &Fetch) -> Event
         Form::Blob => Event::Fetched { blob },
         Form::Document => match blobs.get(&blob) {
             Ok(bytes) => Event::Document { blob, bytes },
-            Err(_) => Event::FetchFailed { blob, absent: false },
+            Err(_) => Event::FetchFailed {
+                blob,
+                absent: false,
+            },
         },
     }
 }
@@ -369,7 +421,12 @@ async fn fetched(blobs: &DiskBlobs, client: &BlobClient, fetch: &Fetch) -> Event
 fn passing(refusal: &Refusal) -> bool {
     matches!(
         refusal.code,
-        RefusalCode::TooEarly | RefusalCode::Busy | RefusalCode::RateLimited | RefusalCode::StaleRequest | RefusalCode::NotRegistered | RefusalCode::SlowClient
+        RefusalCode::TooEarly
+            | RefusalCode::Busy
+            | RefusalCode::RateLimited
+            | RefusalCode::StaleRequest
+            | RefusalCode::NotRegistered
+            | RefusalCode::SlowClient
     )
 }
 
@@ -383,7 +440,7 @@ fn admit(admission: connito_protocol::Admission, max_bytes: u64) -> Admission {
         cycle: admission.cycle,
         window,
         max_bytes,
-        miners: admission.sealed.into_iter().collect(),
+        miners: admission.eligible.into_iter().collect(),
         received: admission.received,
     }
 }

@@ -23,12 +23,11 @@ use tokio::sync::{mpsc, watch};
 use crate::blobs::{BlobError, DiskBlobs};
 use crate::chain_link::sentence;
 use crate::client::{BlobClient, ClientLimits};
-use crate::compute::Head;
 use crate::driver::{Driver, DriverError, Ports, Views};
 use crate::journal::Journal;
 use crate::receipts::{ReceiptError, Receipts};
 use crate::server::{self, Exposed, Health, Limits, Uploads};
-use crate::upload::{Admission, UploadWindow};
+use crate::upload::{Admission, UploadWindow, Uploaded};
 
 /// Stored uploads waiting for the driver, which only journals them.
 const QUEUED_UPLOADS: usize = 16;
@@ -71,7 +70,8 @@ impl BlobStore for DiskBlobs {
     }
 
     fn write(&self, bytes: &[u8]) -> Result<BlobId, StoreError> {
-        self.put(bytes).map_err(|error| StoreError(sentence(&error)))
+        self.put(bytes)
+            .map_err(|error| StoreError(sentence(&error)))
     }
 }
 
@@ -83,18 +83,54 @@ impl BlobStore for DiskBlobs {
 pub async fn run<C: Chain + 'static>(
     setup: Setup,
     chain: Arc<C>,
-    learner: impl FnOnce(DiskBlobs) -> Option<Box<dyn Learner>>,
+    learner: impl FnOnce(DiskBlobs) -> Option<Box<dyn Learner>> + Send,
     stop: watch::Receiver<bool>,
 ) -> Result<(), RoleError> {
     let blobs = DiskBlobs::open(setup.folder.join("blobs"))?;
     let receipts = Receipts::open(setup.folder.join("receipts"))?;
     let journal: (Journal, Vec<Step>) =
         Journal::create_or_open(&setup.journal, &setup.character).map_err(DriverError::from)?;
-    let client = BlobClient::new(blobs.clone(), ClientLimits::default()).map_err(RoleError::Client)?;
+    let client =
+        BlobClient::new(blobs.clone(), ClientLimits::default()).map_err(RoleError::Client)?;
 
-    let hotkey = setup.character.identity.hotkey;
+    let validates = setup.character.role == Role::Validator;
+    let (views, exposed, uploads) = exposure(&setup.character, &blobs, &receipts);
+    let served = setup.listener.map(|listener| {
+        let mut stop = stop.clone();
+        let limits = Limits::default();
+        let router = server::routes(exposed, &limits);
+        tokio::spawn(server::serve(listener, router, limits, async move {
+            // An error means that whoever could say stop is gone.
+            let _ = stop.wait_for(|stop| *stop).await;
+        }))
+    });
+    let learner = learner(blobs.clone());
+    let ports = Ports {
+        chain,
+        keypair: setup.keypair,
+        blobs,
+        receipts,
+        client,
+        uploads: validates.then_some(uploads),
+        views,
+    };
+    Driver::run(setup.character, journal, learner, ports, stop).await?;
+    if let Some(served) = served {
+        // The server only ends when told to; its own panic has been reported by its task.
+        let _ = served.await;
+    }
+    Ok(())
+}
+
+/// What the server shows, what the driver writes it through, and where uploads arrive.
+fn exposure(
+    character: &Character,
+    blobs: &DiskBlobs,
+    receipts: &Receipts,
+) -> (Views, Exposed, mpsc::Receiver<Uploaded>) {
+    let hotkey = character.identity.hotkey;
     let (health, health_view) = watch::channel(Health {
-        role: setup.character.role.name().to_owned(),
+        role: character.role.name().to_owned(),
         hotkey: Some(hotkey),
         block: None,
         cycle: None,
@@ -104,50 +140,25 @@ pub async fn run<C: Chain + 'static>(
     let (state, state_view) = watch::channel(None);
     let (admission, admission_view) = watch::channel(closed());
     let (stored, uploads) = mpsc::channel(QUEUED_UPLOADS);
-    let validates = setup.character.role == Role::Validator;
-    let limits = Limits::default();
-    let router = server::routes(
-        Exposed {
-            health: health_view,
-            state: state_view,
-            blobs: blobs.clone(),
-            served: None,
-            receipts: receipts.clone(),
-            uploads: validates.then_some(Uploads {
-                receiver: hotkey,
-                admission: admission_view,
-                stored,
-            }),
-        },
-        &limits,
-    );
-    let served = setup.listener.map(|listener| {
-        let mut stop = stop.clone();
-        tokio::spawn(server::serve(listener, router, limits, async move {
-            // An error means that whoever could say stop is gone.
-            let _ = stop.wait_for(|stop| *stop).await;
-        }))
-    });
-    let ports = Ports {
-        chain,
-        keypair: setup.keypair,
-        learner: learner(blobs.clone()),
-        blobs,
-        receipts,
-        client,
-        uploads: validates.then_some(uploads),
-        views: Views {
-            health,
-            state,
-            admission,
-        },
+    let validates = character.role == Role::Validator;
+    let exposed = Exposed {
+        health: health_view,
+        state: state_view,
+        blobs: blobs.clone(),
+        served: None,
+        receipts: receipts.clone(),
+        uploads: validates.then_some(Uploads {
+            receiver: hotkey,
+            admission: admission_view,
+            stored,
+        }),
     };
-    Driver::run(setup.character, journal, ports, Head::default(), stop).await?;
-    if let Some(served) = served {
-        // The server only ends when told to; its own panic has been reported by its task.
-        let _ = served.await;
-    }
-    Ok(())
+    let views = Views {
+        health,
+        state,
+        admission,
+    };
+    (views, exposed, uploads)
 }
 
 /// Nothing is taken before the first block says so.
@@ -155,7 +166,7 @@ fn closed() -> Admission {
     Admission {
         cycle: Cycle(0),
         window: UploadWindow::Closed,
-        max_bytes: 0,
+        max_bytes: u64::MAX,
         miners: std::collections::BTreeSet::new(),
         received: std::collections::BTreeMap::new(),
     }

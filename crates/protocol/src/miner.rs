@@ -99,20 +99,14 @@ impl Miner {
         assigned_group(self.follower.identity.hotkey, &task.groups)
     }
 
-    /// Everything that training needs: the fixed parts, the group's text, and the shards that the
-    /// forward pass runs through.
+    /// Everything that training needs: the fixed parts, the text, and the shards that the forward pass
+    /// runs through.
     fn needed(&self) -> Option<Vec<BlobId>> {
         let (task, group) = (self.follower.task()?, self.group()?);
         let (_, base) = self.follower.base()?;
         let model = &task.manifest.model;
         let mut blobs = vec![model.config, model.tokenizer, model.backbone];
-        blobs.extend(
-            task.manifest
-                .domains
-                .iter()
-                .filter(|domain| domain.group == group)
-                .map(|domain| domain.training),
-        );
+        blobs.extend(task.manifest.domains.iter().map(|domain| domain.training));
         let routing = task.manifest.rules.inner.routing;
         blobs.extend(
             base.groups

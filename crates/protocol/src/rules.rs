@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct Rules {
     /// How a cycle's blocks are divided.
     pub windows: Windows,
+    /// Share of its own domains in the text that a group is trained and scored on, 0 to 1. The rest
+    /// comes from all other domains: their tokens pass through the group's experts too, and an update
+    /// that forgets them is no gain.
+    pub own_share: f64,
     /// How a miner trains when it does not choose otherwise.
     pub inner: InnerRules,
     /// How an update is judged.
@@ -100,7 +104,7 @@ pub struct InnerRules {
 pub struct ScoringRules {
     /// Longest sequence, in tokens; longer documents are cut.
     pub sequence_length: u32,
-    /// Sequences drawn from each group's scoring pool in a cycle.
+    /// Sequences drawn from the scoring pools for each group in a cycle.
     pub sequences: u32,
     /// Sequences drawn from each domain's gate pool in a cycle.
     pub gate_sequences: u32,
@@ -148,17 +152,18 @@ impl Default for Rules {
                 score: 3,
                 vote: 2,
             },
+            own_share: 0.5,
             inner: InnerRules {
-                steps: 40,
+                steps: 24,
                 batch_sequences: 8,
-                learning_rate: 1e-3,
+                learning_rate: 5e-4,
                 routing: TrainingRouting::Classic,
                 codec: Codec::Bf16,
             },
             scoring: ScoringRules {
                 sequence_length: 128,
-                sequences: 24,
-                gate_sequences: 12,
+                sequences: 32,
+                gate_sequences: 16,
                 significance: 1.0,
                 duplicate_cosine: 0.95,
                 duplicate_memory: 2,
@@ -233,6 +238,7 @@ impl Rules {
         let (inner, scoring, outer, rewards) =
             (&self.inner, &self.scoring, &self.outer, &self.rewards);
         let ranges = [
+            ("own_share", self.own_share, 0.1, 1.0),
             ("inner.steps", f64::from(inner.steps), 1.0, 1e6),
             (
                 "inner.batch_sequences",

@@ -62,8 +62,9 @@ pub struct Admission {
     pub cycle: Cycle,
     /// Whether uploads are taken.
     pub uploads: Uploads,
-    /// Hotkeys with a sealed commitment.
-    pub sealed: Vec<Hotkey>,
+    /// Who is listened to: while uploads are open, whoever has sealed; otherwise everyone who is
+    /// registered, to be told when they open.
+    pub eligible: Vec<Hotkey>,
     /// What was taken already.
     pub received: BTreeMap<Hotkey, BlobId>,
 }
@@ -138,13 +139,13 @@ impl Validator {
             Window::Reveal => Uploads::Open,
             Window::Score | Window::Vote => Uploads::Over,
         };
-        let sealed = now
-            .announcements()
-            .filter(|(_, _, said)| sealed_in(said, moment.cycle));
+        let everyone = now.participants.iter().map(|p| p.hotkey);
         Some(Admission {
             cycle: moment.cycle,
             uploads,
-            sealed: sealed.map(|(hotkey, _, _)| hotkey).collect(),
+            eligible: everyone
+                .filter(|hotkey| uploads != Uploads::Open || self.has_sealed(*hotkey, moment.cycle))
+                .collect(),
             received: self.work.received.clone(),
         })
     }
@@ -177,12 +178,20 @@ impl Validator {
             (_, Uploads::NotBefore(_)) => UploadAnswer::TooEarly,
             (_, Uploads::Over) => UploadAnswer::TooLate,
             (Some(_), Uploads::Open) => UploadAnswer::AlreadySubmitted,
-            (None, Uploads::Open) if !admission.sealed.contains(&hotkey) => UploadAnswer::NotSealed,
+            (None, Uploads::Open) if !self.has_sealed(hotkey, cycle) => UploadAnswer::NotSealed,
             (None, Uploads::Open) => {
                 self.work.received.insert(hotkey, blob);
                 UploadAnswer::Accepted
             }
         }
+    }
+
+    fn has_sealed(&self, hotkey: Hotkey, cycle: Cycle) -> bool {
+        let said = self
+            .follower
+            .live()
+            .and_then(|(now, _)| now.announcement(hotkey));
+        said.is_some_and(|(_, said)| sealed_in(&said, cycle))
     }
 
     fn on_finished(&mut self, outcome: &Outcome, effects: &mut Effects) {

@@ -29,7 +29,11 @@ pub(crate) struct HeldoutLoss {
 impl HeldoutLoss {
     /// Mean over all predicted tokens of all domains, in nats.
     pub(crate) fn mean(&self) -> Option<f64> {
-        let all: Vec<SequenceLoss> = self.domains.iter().flat_map(|(_, losses)| losses.clone()).collect();
+        let all: Vec<SequenceLoss> = self
+            .domains
+            .iter()
+            .flat_map(|(_, losses)| losses.clone())
+            .collect();
         mean_loss(&all)
     }
 }
@@ -81,11 +85,18 @@ impl Judge {
     }
 
     /// The held-out losses of a state.
-    pub(crate) fn measure(&mut self, state: StateId, heldout: &Heldout) -> Result<HeldoutLoss, Failure> {
+    pub(crate) fn measure(
+        &mut self,
+        state: StateId,
+        heldout: &Heldout,
+    ) -> Result<HeldoutLoss, Failure> {
         let mut domains = Vec::new();
         for (domain, documents) in heldout {
             let sequences: Vec<&[u32]> = documents.iter().collect();
-            let losses = self.learner.heldout_loss(self.task, state, &sequences).environment()?;
+            let losses = self
+                .learner
+                .heldout_loss(self.task, state, &sequences)
+                .environment()?;
             domains.push((domain.clone(), losses));
         }
         Ok(HeldoutLoss { domains })

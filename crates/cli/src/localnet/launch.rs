@@ -41,8 +41,7 @@ pub(crate) enum Notice {
 pub(crate) struct Running {
     stop: watch::Sender<bool>,
     roles: JoinSet<Result<(), Failure>>,
-    /// What happens to the roles.
-    pub(crate) notices: mpsc::Receiver<Notice>,
+    notices: mpsc::Receiver<Notice>,
 }
 
 impl Running {
@@ -53,17 +52,30 @@ impl Running {
         let mut roles = JoinSet::new();
         roles.spawn(roles::chain(plan.chain.clone(), stopping.clone()));
         for actor in &plan.actors {
-            roles.spawn(roles::participant(actor.kind, actor.config.clone(), stopping.clone()));
+            roles.spawn(roles::participant(
+                actor.kind,
+                actor.config.clone(),
+                stopping.clone(),
+            ));
             let name = actor.name.clone();
             // Full only if nobody shows notices.
-            let _ = notify.try_send(Notice::Started { name, process: None });
+            let _ = notify.try_send(Notice::Started {
+                name,
+                process: None,
+            });
         }
-        Self { stop, roles, notices }
+        Self {
+            stop,
+            roles,
+            notices,
+        }
     }
 
     /// Starts every role as a process of its own.
     pub(crate) fn in_processes(plan: &Plan) -> Result<Self, Failure> {
-        let program = std::env::current_exe().context("this program cannot be found").environment()?;
+        let program = std::env::current_exe()
+            .context("this program cannot be found")
+            .environment()?;
         let (stop, stopping) = watch::channel(false);
         let (notify, notices) = mpsc::channel(QUEUED_NOTICES);
         let mut roles = JoinSet::new();
@@ -87,16 +99,27 @@ impl Running {
             };
             roles.spawn(supervisor.run(stopping.clone()));
         }
-        Ok(Self { stop, roles, notices })
+        Ok(Self {
+            stop,
+            roles,
+            notices,
+        })
     }
 
-    /// The first role that ends although nobody asked it to. Cancel-safe.
-    pub(crate) async fn failed(&mut self) -> Failure {
-        match self.roles.join_next().await {
-            Some(Ok(Err(failure))) => failure,
-            Some(Ok(Ok(()))) => Failure::Environment(anyhow!("a role ended before it was told to")),
-            Some(Err(error)) => Failure::Environment(anyhow!("a role failed: {error}")),
-            None => std::future::pending().await,
+    /// The next notice, or the failure of the first role that ends although nobody asked it to.
+    /// Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Notice, Failure> {
+        let ended = tokio::select! {
+            Some(notice) = self.notices.recv() => return Ok(notice),
+            Some(ended) = self.roles.join_next() => ended,
+            else => return std::future::pending().await,
+        };
+        match ended {
+            Ok(Err(failure)) => Err(failure),
+            Ok(Ok(())) => Err(Failure::Environment(anyhow!(
+                "a role ended before it was told to"
+            ))),
+            Err(error) => Err(Failure::Environment(anyhow!("a role failed: {error}"))),
         }
     }
 
@@ -129,29 +152,48 @@ impl Supervisor {
             // A closed channel means that nobody shows notices any more.
             let _ = self.notify.send(started).await;
             let ended = tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => {
-                    end(&mut child).await;
-                    return Ok(());
-                }
-                ended = child.wait() => ended.context("a process cannot be waited for").environment()?,
+                () = told(&mut stop) => None,
+                ended = child.wait() => Some(ended.context("a process cannot be waited for").environment()?),
+            };
+            let Some(ended) = ended else {
+                end(&mut child).await;
+                return Ok(());
             };
             if ended.code() == Some(2) {
-                return Err(Failure::Input(anyhow!("{}: {}", self.name, last_line(&self.log))));
+                return Err(Failure::Input(anyhow!(
+                    "{}: {}",
+                    self.name,
+                    last_line(&self.log)
+                )));
             }
             let how = format!("{ended}");
-            let _ = self.notify.send(Notice::Died { name: self.name.clone(), how }).await;
+            let _ = self
+                .notify
+                .send(Notice::Died {
+                    name: self.name.clone(),
+                    how,
+                })
+                .await;
             tokio::time::sleep(RESTART_PAUSE).await;
         }
         let last = last_line(&self.log);
-        Err(Failure::Environment(anyhow!("{} died {MAXIMUM_STARTS} times: {last}", self.name)))
+        Err(Failure::Environment(anyhow!(
+            "{} died {MAXIMUM_STARTS} times: {last}",
+            self.name
+        )))
     }
 
     fn start(&self) -> Result<Child, Failure> {
         let refused = || format!("{} cannot be written", self.log.display());
         if let Some(folder) = self.log.parent() {
-            std::fs::create_dir_all(folder).with_context(refused).environment()?;
+            std::fs::create_dir_all(folder)
+                .with_context(refused)
+                .environment()?;
         }
-        let log = std::fs::File::options().create(true).append(true).open(&self.log);
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log);
         let log = log.with_context(refused).environment()?;
         let errors = log.try_clone().with_context(refused).environment()?;
         Command::new(&self.program)
@@ -171,9 +213,17 @@ impl Supervisor {
     }
 }
 
+/// Completes when everything is to stop; also when whoever could say so is gone.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
 async fn end(child: &mut Child) {
     drop(child.stdin.take());
-    if tokio::time::timeout(STOP_PATIENCE, child.wait()).await.is_err() {
+    if tokio::time::timeout(STOP_PATIENCE, child.wait())
+        .await
+        .is_err()
+    {
         // It has had its time; what it acknowledged is in its journal.
         let _ = child.kill().await;
     }
@@ -182,5 +232,7 @@ async fn end(child: &mut Child) {
 fn last_line(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let line = text.lines().rev().find(|line| !line.trim().is_empty());
-    line.unwrap_or("it said nothing").trim_start_matches("connito: ").to_owned()
+    line.unwrap_or("it said nothing")
+        .trim_start_matches("connito: ")
+        .to_owned()
 }

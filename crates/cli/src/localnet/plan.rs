@@ -103,11 +103,18 @@ impl Plan {
             starts_in_blocks: STARTS_IN_BLOCKS,
             rules: rules(given.block_time),
         };
-        plan.add(("owner", Kind::Owner), &owner, Some(ports[1]), |config| config.task = Some(task))?;
+        plan.add(("owner", Kind::Owner), &owner, Some(ports[1]), |config| {
+            config.task = Some(task)
+        })?;
         for number in 0..arguments.validators {
             let key = rehearsal_key(arguments.seed, "validator", u64::from(number));
             let port = ports[2 + usize::from(number)];
-            plan.add((&format!("validator-{number}"), Kind::Validator), &key, Some(port), |_| {})?;
+            plan.add(
+                (&format!("validator-{number}"), Kind::Validator),
+                &key,
+                Some(port),
+                |_| {},
+            )?;
         }
         plan.add_miners(arguments)?;
         write_config(&plan.chain_config_file, &plan.chain)?;
@@ -129,10 +136,15 @@ impl Plan {
                 _ => MinerConduct::Honest,
             };
             hotkeys.push(key.hotkey());
-            self.add((&format!("miner-{number}"), Kind::Miner), &key, None, |config| {
-                config.conduct = conduct;
-                config.victim = victim.filter(|_| conduct == MinerConduct::Copying);
-            })?;
+            self.add(
+                (&format!("miner-{number}"), Kind::Miner),
+                &key,
+                None,
+                |config| {
+                    config.conduct = conduct;
+                    config.victim = victim.filter(|_| conduct == MinerConduct::Copying);
+                },
+            )?;
         }
         Ok(())
     }
@@ -165,7 +177,11 @@ impl Plan {
         self.chain.genesis.neurons.push(GenesisNeuron {
             hotkey: key.hotkey(),
             coldkey: None,
-            stake_rao: if kind == Kind::Validator { STAKE_RAO } else { 0 },
+            stake_rao: if kind == Kind::Validator {
+                STAKE_RAO
+            } else {
+                0
+            },
             validator_permit: kind == Kind::Validator,
         });
         self.actors.push(Actor {

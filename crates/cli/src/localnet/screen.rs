@@ -64,12 +64,17 @@ impl Screen {
     }
 
     /// The moving line: where the cycle is, and what the miners are doing.
-    pub(crate) fn show(&self, story: &Story, schedule: Option<&Schedule>) {
-        let Some(moment) = schedule.and_then(|schedule| schedule.at(story.block)) else {
-            self.bar.set_message(format!("block {} · starting", story.block));
+    pub(crate) fn show(&self, story: &Story) {
+        let Some(moment) = story.schedule.and_then(|schedule| schedule.at(story.block)) else {
+            self.bar
+                .set_message(format!("block {} · starting", story.block));
             return;
         };
-        let miners: Vec<String> = story.miners.iter().map(|(name, state)| brief(name, state)).collect();
+        let miners: Vec<String> = story
+            .miners
+            .iter()
+            .map(|(name, state)| brief(name, state))
+            .collect();
         self.bar.set_message(format!(
             "cycle {} · {} · block {} · {}",
             moment.cycle,
@@ -87,7 +92,10 @@ impl Screen {
 
     pub(crate) fn notice(&self, notice: &Notice) {
         match notice {
-            Notice::Started { name, process: Some(process) } => self.say(
+            Notice::Started {
+                name,
+                process: Some(process),
+            } => self.say(
                 &format!("  {name} runs as process {process}"),
                 json!({"started": name, "process": process}),
             ),
@@ -108,13 +116,20 @@ impl Screen {
             News::Judged(cycle) => self.judged(*cycle, story, plan),
             News::Concluded(cycle) => self.concluded(*cycle, story),
             News::Trouble { name, what } => {
-                self.say(&format!("  {name}: {what}"), json!({"trouble": name, "what": what}));
+                self.say(
+                    &format!("  {name}: {what}"),
+                    json!({"trouble": name, "what": what}),
+                );
             }
         }
     }
 
     fn judged(&self, cycle: Cycle, story: &Story, plan: &Plan) {
-        let Some(verdicts) = story.cycles.get(&cycle).and_then(|cycle| cycle.verdicts.as_ref()) else {
+        let Some(verdicts) = story
+            .cycles
+            .get(&cycle)
+            .and_then(|cycle| cycle.verdicts.as_ref())
+        else {
             return;
         };
         for verdict in verdicts {
@@ -123,7 +138,11 @@ impl Screen {
                 format!("  loss saved {:+.4} ± {:.4}", m.utility, m.standard_error)
             });
             self.say(
-                &format!("  {name:<9} group {} {:<16}{measured}", verdict.group, verdict.code.text()),
+                &format!(
+                    "  {name:<9} group {} {:<16}{measured}",
+                    verdict.group,
+                    verdict.code.text()
+                ),
                 json!({"cycle": cycle, "event": "verdict", "miner": name, "verdict": verdict}),
             );
         }
@@ -133,10 +152,15 @@ impl Screen {
         let Some(told) = story.cycles.get(&cycle) else {
             return;
         };
-        let gate = told.gates.values().next().map_or_else(String::new, |(before, after, _)| {
-            let after = after.map_or_else(|| "not finite".to_owned(), |loss| format!("{loss:.4}"));
-            format!(": gate loss {before:.4} → {after}")
-        });
+        let gate = told
+            .gates
+            .values()
+            .next()
+            .map_or_else(String::new, |(before, after, _)| {
+                let after =
+                    after.map_or_else(|| "not finite".to_owned(), |loss| format!("{loss:.4}"));
+                format!(": gate loss {before:.4} → {after}")
+            });
         let outcome = match told.passed {
             Some(true) => "the new state is canonical",
             Some(false) => "the gate kept the incumbent",
@@ -156,12 +180,13 @@ impl Progress for Screen {
 
     fn step(&mut self, progress: PretrainProgress) {
         if progress.step == 1 {
-            self.bar.set_style(style("{bar:40} {pos}/{len} steps  {msg}"));
+            self.bar
+                .set_style(style("{bar:40} {pos}/{len} steps  {msg}"));
             self.bar.set_length(progress.steps as u64);
         }
         self.bar.set_position(progress.step as u64);
         self.bar.set_message(format!("loss {:.3}", progress.loss));
-        let due = progress.step % QUIET_STEPS == 0 || progress.step == progress.steps;
+        let due = progress.step.is_multiple_of(QUIET_STEPS) || progress.step == progress.steps;
         if !self.interactive && due {
             let (step, steps, loss) = (progress.step, progress.steps, progress.loss);
             self.say(
@@ -190,5 +215,8 @@ fn brief(name: &str, state: &MinerState) -> String {
 
 /// The last block that a run can need: everybody has adopted the last state, or is late.
 pub(crate) fn deadline(schedule: &Schedule, cycles: u64) -> Block {
-    schedule.closes(Cycle(cycles), connito_protocol::schedule::Window::Distribute)
+    schedule.closes(
+        Cycle(cycles),
+        connito_protocol::schedule::Window::Distribute,
+    )
 }

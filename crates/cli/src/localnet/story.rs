@@ -9,7 +9,9 @@ use connito_protocol::event::{Delivery, Effect, Event, Milestone};
 use connito_protocol::ids::{BlobId, Block, Cycle, Hotkey, StateId};
 use connito_protocol::job::Job;
 use connito_protocol::machine::Step;
+use connito_protocol::manifest::{Document, TaskManifest};
 use connito_protocol::rewards::CycleRewards;
+use connito_protocol::schedule::Schedule;
 
 /// Everything known of a run.
 #[derive(Debug, Default)]
@@ -18,6 +20,8 @@ pub(crate) struct Story {
     pub(crate) block: Block,
     /// The task, once somebody loaded it.
     pub(crate) task: Option<BlobId>,
+    /// Its schedule.
+    pub(crate) schedule: Option<Schedule>,
     /// Cycle by cycle.
     pub(crate) cycles: BTreeMap<Cycle, CycleStory>,
     /// What each miner is doing, by name.
@@ -97,11 +101,26 @@ impl Story {
             }
             Event::Started => {
                 if let Some(block) = self.blocks.get(name) {
-                    self.restarts.entry(name.to_owned()).or_default().push(*block);
+                    self.restarts
+                        .entry(name.to_owned())
+                        .or_default()
+                        .push(*block);
                 }
             }
-            Event::Delivered { blob, to, answer: Delivery::Accepted } => self.on_delivered(name, *blob, *to),
-            Event::Delivered { answer: Delivery::Refused(reason), .. } => news.push(News::Trouble {
+            Event::Document { bytes, .. } if self.schedule.is_none() => {
+                // Of the documents that roles read, only the task is one.
+                let task = TaskManifest::from_bytes(bytes).ok();
+                self.schedule = task.map(|task| Schedule::new(task.starts, task.rules.windows));
+            }
+            Event::Delivered {
+                blob,
+                to,
+                answer: Delivery::Accepted,
+            } => self.on_delivered(name, *blob, *to),
+            Event::Delivered {
+                answer: Delivery::Refused(reason),
+                ..
+            } => news.push(News::Trouble {
                 name: name.to_owned(),
                 what: format!("its upload was refused: {reason}"),
             }),
@@ -133,13 +152,15 @@ impl Story {
     fn on_effect(&mut self, name: &str, effect: &Effect, news: &mut Vec<News>) {
         match effect {
             Effect::Run(Job::Train(_)) => self.set_miner(name, MinerState::Training),
-            Effect::Announce { announcement: Announcement::Sealed { .. } } => {
+            Effect::Announce {
+                announcement: Announcement::Sealed { .. },
+            } => {
                 self.set_miner(name, MinerState::Sealed);
             }
-            Effect::Announce { announcement: Announcement::Revealed { .. } } => {
-                if !matches!(self.miners.get(name), Some(MinerState::Delivered(_))) {
-                    self.set_miner(name, MinerState::Revealed);
-                }
+            Effect::Announce {
+                announcement: Announcement::Revealed { .. },
+            } if !matches!(self.miners.get(name), Some(MinerState::Delivered(_))) => {
+                self.set_miner(name, MinerState::Revealed);
             }
             Effect::Tell(milestone) => self.on_milestone(name, milestone, news),
             _ => {}
@@ -159,45 +180,35 @@ impl Story {
                 if !self.cycles.contains_key(cycle) {
                     news.push(News::Began(*cycle));
                 }
-                self.cycle(*cycle).ready.entry(owned).or_insert((block, *state));
+                self.cycle(*cycle)
+                    .ready
+                    .entry(owned)
+                    .or_insert((block, *state));
             }
             Milestone::Trained(trained) => {
                 self.update_bytes.insert(trained.update, trained.bytes);
                 let (first, last) = (trained.loss_first, trained.loss_last);
                 self.set_miner(name, MinerState::Trained { first, last });
             }
-            Milestone::Measured { cycle, .. } => *self.cycle(*cycle).measured.entry(owned).or_default() += 1,
-            Milestone::Gate { cycle, incumbent_loss, candidate_loss, approves } => {
+            Milestone::Measured { cycle, .. } => {
+                *self.cycle(*cycle).measured.entry(owned).or_default() += 1
+            }
+            Milestone::Gate {
+                cycle,
+                incumbent_loss,
+                candidate_loss,
+                approves,
+            } => {
                 let gate = (*incumbent_loss, *candidate_loss, *approves);
                 self.cycle(*cycle).gates.insert(owned, gate);
             }
-            Milestone::Judged { cycle, quorum, verdicts, rewards } => {
-                let story = self.cycle(*cycle);
-                match &story.verdicts {
-                    None => {
-                        story.quorum = *quorum;
-                        story.verdicts = Some(verdicts.clone());
-                        story.rewards = Some(rewards.clone());
-                        news.push(News::Judged(*cycle));
-                    }
-                    Some(first) if first != verdicts => {
-                        story.dissenters.insert(owned);
-                    }
-                    Some(_) => {}
-                }
-            }
-            Milestone::Concluded { cycle, state, passed, committed } => {
-                let story = self.cycle(*cycle);
-                if story.concluded.is_empty() {
-                    story.passed = *passed;
-                    story.committed = committed.iter().copied().collect();
-                    news.push(News::Concluded(*cycle));
-                }
-                story.concluded.insert(owned, *state);
-            }
+            Milestone::Judged { .. } => self.on_judged(owned, milestone, news),
+            Milestone::Concluded { .. } => self.on_concluded(owned, milestone, news),
             Milestone::JobFailed { cycle, cause } => {
                 let what = format!("cycle {cycle}: {cause}");
-                self.cycle(*cycle).failed_jobs.push((owned.clone(), cause.clone()));
+                self.cycle(*cycle)
+                    .failed_jobs
+                    .push((owned.clone(), cause.clone()));
                 news.push(News::Trouble { name: owned, what });
             }
             Milestone::TaskRefused { reason } => news.push(News::Trouble {
@@ -211,5 +222,49 @@ impl Story {
             // Lost races with the window's edge are asked again and of no interest by themselves.
             Milestone::ChainRefused { .. } => {}
         }
+    }
+
+    fn on_judged(&mut self, name: String, milestone: &Milestone, news: &mut Vec<News>) {
+        let Milestone::Judged {
+            cycle,
+            quorum,
+            verdicts,
+            rewards,
+        } = milestone
+        else {
+            return;
+        };
+        let story = self.cycle(*cycle);
+        match &story.verdicts {
+            None => {
+                story.quorum = *quorum;
+                story.verdicts = Some(verdicts.clone());
+                story.rewards = Some(rewards.clone());
+                news.push(News::Judged(*cycle));
+            }
+            Some(first) if first != verdicts => {
+                story.dissenters.insert(name);
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn on_concluded(&mut self, name: String, milestone: &Milestone, news: &mut Vec<News>) {
+        let Milestone::Concluded {
+            cycle,
+            state,
+            passed,
+            committed,
+        } = milestone
+        else {
+            return;
+        };
+        let story = self.cycle(*cycle);
+        if story.concluded.is_empty() {
+            story.passed = *passed;
+            story.committed = committed.iter().copied().collect();
+            news.push(News::Concluded(*cycle));
+        }
+        story.concluded.insert(name, *state);
     }
 }

@@ -74,17 +74,23 @@ pub(crate) struct Figures<'a> {
 impl Summary {
     /// Puts the figures together.
     pub(crate) fn new(figures: Figures<'_>) -> Self {
-        let cycles = (0..figures.cycles).map(|cycle| figures.cycle(cycle)).collect();
+        let cycles = (0..figures.cycles)
+            .map(|cycle| figures.cycle(cycle))
+            .collect();
         let miners = figures.miners();
         let last = figures.losses.last();
-        let by_domain = last.into_iter().flat_map(|loss| &loss.domains).map(|(domain, losses)| {
-            (domain.clone(), connito_protocol::scoring::mean_loss(losses))
-        });
+        let by_domain = last
+            .into_iter()
+            .flat_map(|loss| &loss.domains)
+            .map(|(domain, losses)| (domain.clone(), connito_protocol::scoring::mean_loss(losses)));
         Self {
             cycles,
             miners,
             last: FinalSummary {
-                state_hash: figures.states.last().map_or_else(String::new, StateId::to_string),
+                state_hash: figures
+                    .states
+                    .last()
+                    .map_or_else(String::new, StateId::to_string),
                 heldout_loss: last.and_then(HeldoutLoss::mean),
                 heldout_loss_by_domain: by_domain.collect(),
             },
@@ -94,15 +100,21 @@ impl Summary {
 
     /// The table for people.
     pub(crate) fn table(&self) -> String {
-        let mut text = String::from("\ncycle   held-out loss       accepted  rejected     sent  rewards\n");
+        let mut text =
+            String::from("\ncycle   held-out loss       accepted  rejected     sent  rewards\n");
         for cycle in &self.cycles {
-            let loss = |loss: Option<f64>| loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"));
+            let loss = |loss: Option<f64>| {
+                loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"))
+            };
             let rewards: Vec<String> = cycle
                 .rewards
                 .iter()
                 .map(|(hotkey, share)| format!("{} {:.0} %", self.name(hotkey), share * 100.0))
                 .collect();
-            let (before, after) = (loss(cycle.heldout_loss_before), loss(cycle.heldout_loss_after));
+            let (before, after) = (
+                loss(cycle.heldout_loss_before),
+                loss(cycle.heldout_loss_after),
+            );
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
@@ -116,7 +128,11 @@ impl Summary {
         }
         text.push_str("\nminer      group  reward  verdicts\n");
         for miner in &self.miners {
-            let codes: Vec<&str> = miner.reason_codes.iter().map(|code| code.map_or("-", ReasonCode::text)).collect();
+            let codes: Vec<&str> = miner
+                .reason_codes
+                .iter()
+                .map(|code| code.map_or("-", ReasonCode::text))
+                .collect();
             let conduct = match miner.conduct {
                 MinerConduct::Honest => "",
                 MinerConduct::Damaging => " (does damage)",
@@ -148,12 +164,19 @@ impl Figures<'_> {
     fn cycle(&self, cycle: u64) -> CycleSummary {
         let at = usize::try_from(cycle).unwrap_or(usize::MAX);
         let story = self.story.cycles.get(&Cycle(cycle));
-        let verdicts = story.and_then(|story| story.verdicts.as_deref()).unwrap_or_default();
-        let accepted = verdicts.iter().filter(|verdict| verdict.weight > 0.0).count();
+        let verdicts = story
+            .and_then(|story| story.verdicts.as_deref())
+            .unwrap_or_default();
+        let accepted = verdicts
+            .iter()
+            .filter(|verdict| verdict.weight > 0.0)
+            .count();
         let rewards = story.and_then(|story| story.rewards.as_ref());
         let shares = rewards.into_iter().flat_map(|rewards| &rewards.shares);
         let withheld = rewards.map_or(1.0, |rewards| rewards.withheld);
-        let mut listed: BTreeMap<String, f64> = shares.map(|(hotkey, share)| (hotkey.to_string(), *share)).collect();
+        let mut listed: BTreeMap<String, f64> = shares
+            .map(|(hotkey, share)| (hotkey.to_string(), *share))
+            .collect();
         if withheld > 0.0 {
             // Beside the shares, so that their sum is one and nothing is missing without a word.
             listed.insert("withheld".to_owned(), withheld);
@@ -178,23 +201,40 @@ impl Figures<'_> {
     }
 
     fn miners(&self) -> Vec<MinerSummary> {
-        let miners = self.plan.actors.iter().filter(|actor| actor.kind == Kind::Miner);
+        let miners = self
+            .plan
+            .actors
+            .iter()
+            .filter(|actor| actor.kind == Kind::Miner);
         (0_u16..)
             .zip(miners)
             .map(|(number, actor)| {
                 let of = |cycle: u64| self.story.cycles.get(&Cycle(cycle));
                 let code = |cycle| {
                     let verdicts = of(cycle)?.verdicts.as_ref()?;
-                    verdicts.iter().find(|v| v.hotkey == actor.hotkey).map(|v| v.code)
+                    verdicts
+                        .iter()
+                        .find(|v| v.hotkey == actor.hotkey)
+                        .map(|v| v.code)
                 };
-                let share = |cycle| of(cycle)?.rewards.as_ref()?.shares.get(&actor.hotkey).copied();
+                let share = |cycle| {
+                    of(cycle)?
+                        .rewards
+                        .as_ref()?
+                        .shares
+                        .get(&actor.hotkey)
+                        .copied()
+                };
                 MinerSummary {
                     name: actor.name.clone(),
                     hotkey: actor.hotkey.to_string(),
                     group: number % self.plan.groups,
                     conduct: actor.conduct,
                     reason_codes: (0..self.cycles).map(code).collect(),
-                    reward: (0..self.cycles).filter_map(share).sum(),
+                    // Not sum(): that of nothing is minus zero.
+                    reward: (0..self.cycles)
+                        .filter_map(share)
+                        .fold(0.0, |sum, share| sum + share),
                 }
             })
             .collect()

@@ -56,11 +56,12 @@ impl JournalTail {
                 what,
             })?;
             if self.lines > 1 {
-                let record = serde_json::from_slice(json).map_err(|source| JournalError::Unreadable {
-                    path: self.path.clone(),
-                    line: self.lines,
-                    source,
-                })?;
+                let record =
+                    serde_json::from_slice(json).map_err(|source| JournalError::Unreadable {
+                        path: self.path.clone(),
+                        line: self.lines,
+                        source,
+                    })?;
                 records.push(record);
             }
         }
@@ -78,14 +79,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let mut tail = JournalTail::new(&path);
-        assert_eq!(tail.poll::<u32>().unwrap(), [], "there is no file yet");
-        let (mut journal, _) = Journal::create_or_open::<String, u32>(&path, &"head".to_owned()).unwrap();
+        assert!(
+            tail.poll::<u32>().unwrap().is_empty(),
+            "there is no file yet"
+        );
+        let (mut journal, _) =
+            Journal::create_or_open::<String, u32>(&path, &"head".to_owned()).unwrap();
         journal.append(&1).unwrap();
         journal.append(&2).unwrap();
         assert_eq!(tail.poll::<u32>().unwrap(), [1, 2]);
         drop(journal);
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, [whole.as_slice(), b"0000"].concat()).unwrap();
-        assert_eq!(tail.poll::<u32>().unwrap(), []);
+        assert!(tail.poll::<u32>().unwrap().is_empty());
     }
 }

@@ -59,6 +59,12 @@ pub struct StateManifest {
 }
 
 impl StateManifest {
+    /// The manifest's name.
+    #[must_use]
+    pub fn id(&self) -> BlobId {
+        self.id
+    }
+
     /// Names the manifest, once.
     #[must_use]
     pub fn new(bytes: Bytes) -> Self {
