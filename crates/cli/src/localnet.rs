@@ -140,7 +140,7 @@ async fn watch(
     plan: &Plan,
     cycles: u64,
     running: &mut Running,
-    screen: &Screen,
+    screen: &mut Screen,
 ) -> Result<Story, Failure> {
     let mut story = Story::default();
     let mut tails: Vec<(String, JournalTail)> = plan

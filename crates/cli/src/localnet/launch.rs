@@ -145,6 +145,8 @@ impl Supervisor {
     async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), Failure> {
         for _ in 0..MAXIMUM_STARTS {
             let mut child = self.start()?;
+            // Held apart, for waiting for a child closes its input.
+            let input = child.stdin.take();
             let started = Notice::Started {
                 name: self.name.clone(),
                 process: child.id(),
@@ -156,6 +158,7 @@ impl Supervisor {
                 ended = child.wait() => Some(ended.context("a process cannot be waited for").environment()?),
             };
             let Some(ended) = ended else {
+                drop(input);
                 end(&mut child).await;
                 return Ok(());
             };
@@ -218,8 +221,8 @@ async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// Waits for a process whose input was closed, and not for ever.
 async fn end(child: &mut Child) {
-    drop(child.stdin.take());
     if tokio::time::timeout(STOP_PATIENCE, child.wait())
         .await
         .is_err()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use connito_engine::pretrain::PretrainProgress;
 use connito_protocol::ids::{Block, Cycle};
-use connito_protocol::schedule::Schedule;
+use connito_protocol::schedule::{Schedule, Window};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
@@ -27,6 +27,8 @@ pub(crate) struct Screen {
     bar: ProgressBar,
     json: bool,
     interactive: bool,
+    /// The window that was last told; with `--json` each one is told once.
+    told: Option<(Cycle, Window)>,
 }
 
 impl Screen {
@@ -44,6 +46,7 @@ impl Screen {
             bar,
             json,
             interactive,
+            told: None,
         }
     }
 
@@ -64,12 +67,21 @@ impl Screen {
     }
 
     /// The moving line: where the cycle is, and what the miners are doing.
-    pub(crate) fn show(&self, story: &Story) {
+    pub(crate) fn show(&mut self, story: &Story) {
         let Some(moment) = story.schedule.and_then(|schedule| schedule.at(story.block)) else {
             self.bar
                 .set_message(format!("block {} · starting", story.block));
             return;
         };
+        if self.json && self.told != Some((moment.cycle, moment.window)) {
+            self.told = Some((moment.cycle, moment.window));
+            let (phase, window) = (moment.window.phase().name(), moment.window);
+            let object = json!({
+                "event": "window", "cycle": moment.cycle, "phase": phase, "window": window,
+                "block": story.block,
+            });
+            eprintln!("{object}");
+        }
         let miners: Vec<String> = story
             .miners
             .iter()
