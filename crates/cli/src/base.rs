@@ -20,8 +20,8 @@ const VOCABULARY: usize = 1024;
 /// Bytes of text that the tokenizer learns from; more changes little and takes longer.
 const TOKENIZER_BYTES: usize = 1_500_000;
 
-/// Sequences of each domain that the base model is pretrained on.
-const PRETRAIN_SEQUENCES: usize = 1_500;
+/// Documents of each domain that the base model is pretrained on.
+const PRETRAIN_DOCUMENTS: usize = 1_500;
 
 /// A model with its tokenizer.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Base {
         let tokenizer = Tokenizer::train(sample.into_iter(), VOCABULARY).input()?;
         progress.stage("pretraining the base model");
         let mixture = corpus
-            .training_mixture(&tokenizer, (plan.sequence_length, PRETRAIN_SEQUENCES))
+            .training_mixture(&tokenizer, (plan.sequence_length, PRETRAIN_DOCUMENTS))
             .input()?;
         let (bos_token_id, eos_token_id) = tokenizer.boundaries();
         let config = ModelConfig {
@@ -161,7 +161,7 @@ fn name(corpus: &Corpus, plan: &PretrainPlan) -> String {
         "version": env!("CARGO_PKG_VERSION"),
         "vocabulary": VOCABULARY,
         "tokenizer_bytes": TOKENIZER_BYTES,
-        "sequences": PRETRAIN_SEQUENCES,
+        "documents": PRETRAIN_DOCUMENTS,
         "config": ModelConfig::tiny(VOCABULARY).to_json(),
         "plan": plan,
     });

@@ -1,5 +1,8 @@
 //! The text that a network works on: domains read from files or generated, split into pools, and
 //! turned into tokens.
+//!
+//! A document that is longer than a sequence becomes several, in every pool alike: what is judged has
+//! the same mixture of beginnings and middles as what is trained.
 
 use std::path::PathBuf;
 
@@ -63,21 +66,21 @@ impl Corpus {
     }
 
     /// The training text of all domains as tokens, shares evened out by taking at most
-    /// `sequences` of each.
+    /// `documents` of each.
     pub(crate) fn training_mixture(
         &self,
         tokenizer: &Tokenizer,
-        (sequence_length, sequences): (usize, usize),
+        (sequence_length, documents): (usize, usize),
     ) -> Result<TokenDocuments, DataError> {
         let mut mixture = TokenDocuments::default();
         for domain in &self.domains {
             let texts = domain.documents(Pool::Training);
-            let texts = &texts[..texts.len().min(sequences)];
+            let texts = &texts[..texts.len().min(documents)];
             mixture.append(&TokenDocuments::tokenize(
                 tokenizer,
                 texts,
                 sequence_length,
-                Pieces::First,
+                Pieces::All,
             )?);
         }
         Ok(mixture)
@@ -90,8 +93,13 @@ impl Corpus {
         sequence_length: usize,
         groups: u16,
     ) -> Result<Vec<DomainText>, DataError> {
-        let tokens = |domain: &Pools, pool, pieces| {
-            TokenDocuments::tokenize(tokenizer, domain.documents(pool), sequence_length, pieces)
+        let tokens = |domain: &Pools, pool| {
+            TokenDocuments::tokenize(
+                tokenizer,
+                domain.documents(pool),
+                sequence_length,
+                Pieces::All,
+            )
         };
         (0_u16..)
             .zip(&self.domains)
@@ -99,9 +107,9 @@ impl Corpus {
                 Ok(DomainText {
                     name: domain.domain.clone(),
                     group: GroupId(index % groups),
-                    training: tokens(domain, Pool::Training, Pieces::All)?,
-                    scoring: tokens(domain, Pool::Scoring, Pieces::First)?,
-                    gate: tokens(domain, Pool::Gate, Pieces::First)?,
+                    training: tokens(domain, Pool::Training)?,
+                    scoring: tokens(domain, Pool::Scoring)?,
+                    gate: tokens(domain, Pool::Gate)?,
                 })
             })
             .collect()
@@ -119,7 +127,7 @@ impl Corpus {
                 let texts = domain.documents(Pool::Heldout);
                 let texts = &texts[..texts.len().min(documents)];
                 let tokens =
-                    TokenDocuments::tokenize(tokenizer, texts, sequence_length, Pieces::First)?;
+                    TokenDocuments::tokenize(tokenizer, texts, sequence_length, Pieces::All)?;
                 Ok((domain.domain.clone(), tokens))
             })
             .collect()

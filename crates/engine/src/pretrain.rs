@@ -42,7 +42,7 @@ impl Default for PretrainPlan {
     /// at 6e-3 at 1.14, 0.94, 1.64.
     fn default() -> Self {
         Self {
-            steps: 120,
+            steps: 300,
             warmup_steps: 20,
             batch_sequences: 8,
             sequence_length: 192,

@@ -175,11 +175,14 @@ fn train_experts(
     Ok(progress)
 }
 
-/// A short warm-up, for AdamW's moments start empty, then a constant rate: a run may be cut off at
-/// any step by the end of the window, so a decay could not be timed.
+/// A short warm-up, for AdamW's moments start empty, then down to zero in a straight line: what is
+/// sent is the last iterate, and only small last steps take out the noise of a few dozen batches.
 fn learning_rate(step: u32, rules: &InnerRules) -> f32 {
     const WARM_UP_STEPS: f32 = 4.0;
-    rules.learning_rate * ((step as f32 + 1.0) / WARM_UP_STEPS).min(1.0)
+    let (done, all) = (step as f32 + 1.0, rules.steps as f32);
+    let rising = (done / WARM_UP_STEPS).min(1.0);
+    let falling = (all - step as f32) / all;
+    rules.learning_rate * rising * falling
 }
 
 fn no_model() -> BackendError {

@@ -156,7 +156,7 @@ impl Default for Rules {
             inner: InnerRules {
                 steps: 24,
                 batch_sequences: 8,
-                learning_rate: 5e-4,
+                learning_rate: 1e-3,
                 routing: TrainingRouting::Classic,
                 codec: Codec::Bf16,
             },
