@@ -306,6 +306,8 @@ fn pace(
     corpus: &Corpus,
 ) -> Result<Duration, Failure> {
     const MARGIN: f64 = 3.0;
+    // Five cycles at this pace still end within five minutes.
+    const SLOWEST_SECONDS: f64 = 1.0;
     let rules = Rules::for_fast_blocks();
     let length = rules.scoring.sequence_length as usize;
     let domain = &corpus.domains[0];
@@ -330,7 +332,7 @@ fn pace(
     let work =
         evaluations * f64::from(rules.scoring.sequences) * seconds_each / cores.min(validators);
     let window = rules.windows.score.saturating_sub(2).max(1) as f64;
-    let needed = Duration::from_secs_f64((MARGIN * work / window).min(60.0));
+    let needed = Duration::from_secs_f64((MARGIN * work / window).min(SLOWEST_SECONDS));
     Ok(needed.max(DEFAULT_BLOCK_TIME))
 }
 

@@ -9,6 +9,8 @@
 
 #[path = "cluster/network.rs"]
 mod network;
+#[path = "cluster/toy_task.rs"]
+mod toy_task;
 
 use connito_protocol::ids::{Cycle, GroupId};
 use connito_protocol::reason::ReasonCode;

@@ -5,13 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use connito_engine::data::documents::TokenDocuments;
-use connito_learning::backend::Backend;
 use connito_learning::learner::{self, Learner};
-use connito_learning::shard::Shard;
 use connito_learning::store::{BlobStore, MemoryStore};
-use connito_learning::toy::{ToyBackend, ToyLearner, expert_names};
-use connito_learning::wire;
+use connito_learning::toy::{ToyBackend, ToyLearner};
 use connito_protocol::Identity;
 use connito_protocol::assignment::assigned_group;
 use connito_protocol::consensus::Verdict;
@@ -20,16 +16,15 @@ use connito_protocol::ids::{
     BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, Netuid, StateId, Uid,
 };
 use connito_protocol::machine::{Character, Machine, Role, Step};
-use connito_protocol::manifest::{
-    Document, Domain, GroupState, ModelParts, StateManifest, TaskManifest,
-};
-use connito_protocol::partition::{Experts, contiguous};
+use connito_protocol::manifest::{Document, StateManifest, TaskManifest};
 use connito_protocol::reason::ReasonCode;
 use connito_protocol::rewards::CycleRewards;
-use connito_protocol::rules::{Codec, Rules};
+use connito_protocol::rules::Rules;
 use connito_protocol::scoring::mean_loss;
 use connito_protocol::snapshot::{Endpoint, Participant, Record, Snapshot};
 use connito_protocol::submission;
+
+use crate::toy_task;
 
 const VALIDATORS: usize = 3;
 const STARTS: u64 = 3;
@@ -112,6 +107,30 @@ impl Cast {
     }
 }
 
+impl Cast {
+    fn add_miners(&mut self, miners: &[Conduct]) {
+        let honest = learner::Conduct::Honest;
+        let victim = miners.first().map(|conduct| miner_key(0, *conduct));
+        for (number, conduct) in miners.iter().enumerate() {
+            let (role, treatment) = match conduct {
+                Conduct::Honest(_) => (Role::Miner, honest),
+                Conduct::Damaging(_) => (Role::Miner, learner::Conduct::Damaging),
+                Conduct::CopyingFirst => {
+                    let victim = victim.unwrap();
+                    (Role::Copier { victim }, honest)
+                }
+            };
+            let hotkey = miner_key(number, *conduct);
+            self.add(
+                Who::Miner(number),
+                hotkey,
+                role,
+                (treatment, Arc::default()),
+            );
+        }
+    }
+}
+
 /// The whole network.
 pub(crate) struct Network {
     nodes: BTreeMap<Who, Node>,
@@ -125,7 +144,7 @@ pub(crate) struct Network {
 impl Network {
     pub(crate) fn new(miners: &[Conduct]) -> Self {
         let owner_store = Arc::new(MemoryStore::default());
-        let task = toy_task(&owner_store);
+        let task = toy_task::publish(&owner_store, STARTS);
         let network = submission::Network {
             genesis: BlockHash([7; 32]),
             netuid: Netuid(1),
@@ -152,26 +171,7 @@ impl Network {
                 (honest, Arc::default()),
             );
         }
-        let victim = miners.first().map(|conduct| miner_key(0, *conduct));
-        for (number, conduct) in miners.iter().enumerate() {
-            let (role, treatment) = match conduct {
-                Conduct::Honest(_) => (Role::Miner, honest),
-                Conduct::Damaging(_) => (Role::Miner, learner::Conduct::Damaging),
-                Conduct::CopyingFirst => (
-                    Role::Copier {
-                        victim: victim.unwrap(),
-                    },
-                    honest,
-                ),
-            };
-            let hotkey = miner_key(number, *conduct);
-            cast.add(
-                Who::Miner(number),
-                hotkey,
-                role,
-                (treatment, Arc::default()),
-            );
-        }
+        cast.add_miners(miners);
         let first = Snapshot {
             block: Block(0),
             hash: BlockHash::of(b"genesis"),
@@ -572,77 +572,4 @@ fn miner_key(number: usize, conduct: Conduct) -> Hotkey {
         .map(|attempt| key(b"miner", number * 1000 + attempt))
         .find(|hotkey| assigned_group(*hotkey, &groups) == Some(group))
         .unwrap()
-}
-
-/// Two groups of two experts in two layers, all zero, and two domains.
-fn toy_task(store: &MemoryStore) -> BlobId {
-    let experts = Experts {
-        layers: &[0, 1],
-        count: 4,
-        names: expert_names,
-    };
-    let groups = contiguous(experts, 2).unwrap();
-    let mut backend = ToyBackend::default();
-    backend
-        .open(&connito_learning::backend::FixedParts {
-            config: &[],
-            backbone: &[],
-            sequence_length: 16,
-        })
-        .unwrap();
-    let shard = |mapping| {
-        let zeros = Shard::zeros(&backend.layout(mapping).unwrap());
-        store.write(&wire::encode(&zeros, Codec::F32)).unwrap()
-    };
-    let state = StateManifest {
-        format: StateManifest::FORMAT,
-        cycle: Cycle(0),
-        parent: None,
-        archive: None,
-        groups: groups
-            .iter()
-            .map(|mapping| GroupState {
-                group: mapping.group_id,
-                shard: shard(mapping),
-                momentum: None,
-                reference_norm: None,
-            })
-            .collect(),
-        merged: Vec::new(),
-    };
-    let pool = |from: u32| {
-        let sequences = (from..from + 40).map(|id| vec![id; 8]);
-        store
-            .write(
-                &TokenDocuments::from_sequences(sequences)
-                    .unwrap()
-                    .to_bytes(),
-            )
-            .unwrap()
-    };
-    let domain = |name: &str, group: u16, from: u32| Domain {
-        name: name.to_owned(),
-        group: GroupId(group),
-        training: pool(from),
-        scoring: pool(from + 100),
-        gate: pool(from + 200),
-    };
-    let mut rules = Rules::default();
-    rules.scoring.sequence_length = 16;
-    let manifest = TaskManifest {
-        format: TaskManifest::FORMAT,
-        name: "toy".to_owned(),
-        netuid: Netuid(1),
-        starts: Block(STARTS),
-        rules,
-        model: ModelParts {
-            config: store.write(b"toy").unwrap(),
-            tokenizer: store.write(b"none").unwrap(),
-            backbone: store.write(b"empty").unwrap(),
-        },
-        domains: vec![domain("first", 0, 0), domain("second", 1, 400)],
-        groups,
-        first_state: StateId(store.write(&state.to_bytes()).unwrap().0),
-    };
-    store.write(&manifest.to_bytes()).unwrap()
 }

@@ -1,0 +1,95 @@
+//! The task of the cluster tests: two groups of two toy experts in two layers, all zero, and two
+//! domains whose pools share no document.
+
+use connito_engine::data::documents::TokenDocuments;
+use connito_learning::backend::{Backend, FixedParts};
+use connito_learning::shard::Shard;
+use connito_learning::store::{BlobStore, MemoryStore};
+use connito_learning::toy::{ToyBackend, expert_names};
+use connito_learning::wire;
+use connito_protocol::ids::{BlobId, Block, Cycle, GroupId, Netuid, StateId};
+use connito_protocol::manifest::{
+    Document, Domain, GroupState, ModelParts, StateManifest, TaskManifest,
+};
+use connito_protocol::partition::{ExpertMapping, Experts, contiguous};
+use connito_protocol::rules::{Codec, Rules};
+
+/// Longest sequence of the toy's text, in tokens.
+const SEQUENCE_LENGTH: usize = 16;
+
+/// Documents in each pool.
+const POOL: u32 = 40;
+
+/// Writes the task's blobs and gives its name; cycle 0 begins at block `starts`.
+pub(crate) fn publish(store: &MemoryStore, starts: u64) -> BlobId {
+    let experts = Experts {
+        layers: &[0, 1],
+        count: 4,
+        names: expert_names,
+    };
+    let groups = contiguous(experts, 2).unwrap();
+    let first_state = first_state(store, &groups);
+    let mut rules = Rules::default();
+    rules.scoring.sequence_length = SEQUENCE_LENGTH as u32;
+    let manifest = TaskManifest {
+        format: TaskManifest::FORMAT,
+        name: "toy".to_owned(),
+        netuid: Netuid(1),
+        starts: Block(starts),
+        rules,
+        model: ModelParts {
+            config: store.write(b"toy").unwrap(),
+            tokenizer: store.write(b"none").unwrap(),
+            backbone: store.write(b"empty").unwrap(),
+        },
+        domains: vec![domain(store, "first", 0), domain(store, "second", 1)],
+        groups,
+        first_state,
+    };
+    store.write(&manifest.to_bytes()).unwrap()
+}
+
+fn first_state(store: &MemoryStore, groups: &[ExpertMapping]) -> StateId {
+    let mut backend = ToyBackend::default();
+    let parts = FixedParts {
+        config: &[],
+        backbone: &[],
+        sequence_length: SEQUENCE_LENGTH,
+    };
+    backend.open(&parts).unwrap();
+    let state = |mapping: &ExpertMapping| {
+        let zeros = Shard::zeros(&backend.layout(mapping).unwrap());
+        GroupState {
+            group: mapping.group_id,
+            shard: store.write(&wire::encode(&zeros, Codec::F32)).unwrap(),
+            momentum: None,
+            reference_norm: None,
+        }
+    };
+    let manifest = StateManifest {
+        format: StateManifest::FORMAT,
+        cycle: Cycle(0),
+        parent: None,
+        archive: None,
+        groups: groups.iter().map(state).collect(),
+        merged: Vec::new(),
+    };
+    StateId(store.write(&manifest.to_bytes()).unwrap().0)
+}
+
+/// A domain of documents of eight equal tokens; every domain and pool has tokens of its own.
+fn domain(store: &MemoryStore, name: &str, group: u16) -> Domain {
+    let pool = |number: u32| {
+        let from = (u32::from(group) * 3 + number) * POOL;
+        let sequences = (from..from + POOL).map(|id| vec![id; 8]);
+        let documents = TokenDocuments::from_sequences(sequences).unwrap();
+        store.write(&documents.to_bytes()).unwrap()
+    };
+    Domain {
+        name: name.to_owned(),
+        group: GroupId(group),
+        training: pool(0),
+        scoring: pool(1),
+        gate: pool(2),
+    }
+}
