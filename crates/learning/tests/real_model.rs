@@ -1,0 +1,250 @@
+//! The learner on the real engine: taking a model apart, training one group, scoring, merging, and
+//! putting the result together again.
+
+use std::sync::Arc;
+
+use connito_engine::data::documents::TokenDocuments;
+use connito_engine::{Model, ModelConfig, parse_expert_name};
+use connito_learning::learner::{Conduct, Learner};
+use connito_learning::store::{BlobStore, MemoryStore};
+use connito_learning::task::{DomainText, TaskPlan, join, publish, read_state, read_task};
+use connito_learning::{EngineBackend, StateLearner};
+use connito_protocol::ids::{BlobId, Block, Cycle, GroupId, Hotkey, Netuid, Seed, StateId};
+use connito_protocol::job::{
+    Candidate, Finding, Job, MergeJob, Merged, Outcome, ScoreJob, TrainJob, Weighted,
+};
+use connito_protocol::manifest::{Document, StateManifest, TaskManifest};
+use connito_protocol::reason::ReasonCode;
+use connito_protocol::rules::Rules;
+
+/// Documents of one pool: short runs of neighbouring tokens, which a model learns in a few steps.
+fn documents(from: u32) -> TokenDocuments {
+    let sequence = |start: u32| {
+        (0..12)
+            .map(|step| (start + step) % 64)
+            .collect::<Vec<u32>>()
+    };
+    TokenDocuments::from_sequences((from..from + 24).map(sequence)).expect("long enough")
+}
+
+fn model() -> Model {
+    let config = ModelConfig {
+        num_hidden_layers: 2,
+        ..ModelConfig::tiny(64)
+    };
+    Model::random(&config, 7)
+}
+
+fn task(store: &MemoryStore) -> (BlobId, TaskManifest) {
+    let mut rules = Rules::default();
+    rules.inner.steps = 12;
+    rules.inner.learning_rate = 5e-3;
+    let domain = |name: &str, group: u16| DomainText {
+        name: name.to_owned(),
+        group: GroupId(group),
+        training: documents(u32::from(group) * 30),
+        scoring: documents(u32::from(group) * 30 + 7),
+        gate: documents(u32::from(group) * 30 + 13),
+    };
+    let plan = TaskPlan {
+        name: "test".to_owned(),
+        netuid: Netuid(1),
+        starts: Block(1),
+        rules,
+        model: &model(),
+        tokenizer: b"{}",
+        groups: 2,
+        domains: vec![domain("first", 0), domain("second", 1)],
+    };
+    let id = publish(&plan, store).expect("a sound plan");
+    let manifest = read_task(id, store).expect("just written");
+    (id, manifest)
+}
+
+fn learner(
+    store: &Arc<MemoryStore>,
+    conduct: Conduct,
+) -> StateLearner<Arc<MemoryStore>, EngineBackend> {
+    StateLearner::new(store.clone(), EngineBackend::new(1), conduct)
+}
+
+fn train(store: &Arc<MemoryStore>, (task, state): (BlobId, StateId), conduct: Conduct) -> BlobId {
+    let job = Job::Train(TrainJob {
+        cycle: Cycle(0),
+        task,
+        state,
+        group: GroupId(0),
+        seed: Seed([1; 32]),
+        stop_at: Block(9),
+    });
+    match learner(store, conduct).run(&job, &|| Block(1)) {
+        Outcome::Trained(trained) => {
+            assert_eq!(trained.steps, 12);
+            trained.update
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn score(
+    store: &Arc<MemoryStore>,
+    (task, state): (BlobId, StateId),
+    updates: &[BlobId],
+) -> Vec<Finding> {
+    let candidate = |(number, update): (u8, &BlobId)| Candidate {
+        hotkey: Hotkey([number; 32]),
+        group: GroupId(0),
+        update: *update,
+    };
+    let job = Job::Score(ScoreJob {
+        cycle: Cycle(0),
+        task,
+        state,
+        seed: Seed([2; 32]),
+        updates: (0..).zip(updates).map(candidate).collect(),
+        remembered: Vec::new(),
+        stop_at: Block(9),
+    });
+    match learner(store, Conduct::Honest).run(&job, &|| Block(1)) {
+        Outcome::Scored { findings, .. } => findings,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn merge(store: &Arc<MemoryStore>, (task, state): (BlobId, StateId), update: BlobId) -> Merged {
+    let job = Job::Merge(MergeJob {
+        cycle: Cycle(0),
+        task,
+        state,
+        seed: Seed([3; 32]),
+        accepted: vec![Weighted {
+            group: GroupId(0),
+            update,
+            weight: 0.5,
+        }],
+    });
+    match learner(store, Conduct::Honest).run(&job, &|| Block(1)) {
+        Outcome::Merged(merged) => merged,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn joining_after_splitting_gives_the_same_model_bit_for_bit() {
+    let store = MemoryStore::default();
+    let (_, manifest) = task(&store);
+    let state = read_state(manifest.first_state, &store).expect("just written");
+    let joined = join(&manifest, &state, &store).expect("all parts are here");
+    let original = model();
+    assert_eq!(joined.tensors().count(), original.tensors().count());
+    for ((name, joined), (_, original)) in joined.tensors().zip(original.tensors()) {
+        assert_eq!(joined, original, "{name}");
+    }
+}
+
+/// What should happen: the trained group's experts move, the loss falls, the gate passes. What should
+/// not: that any other tensor changes a single bit.
+#[test]
+fn an_honest_update_is_worth_something_and_moves_only_its_own_group() {
+    let store = Arc::new(MemoryStore::default());
+    let (task, manifest) = task(&store);
+    let at = (task, manifest.first_state);
+    let update = train(&store, at, Conduct::Honest);
+    let findings = score(&store, at, &[update]);
+    let Finding::Measured {
+        measurement,
+        loss_before,
+        loss_after,
+    } = findings[0]
+    else {
+        panic!("{findings:?}");
+    };
+    assert!(
+        measurement.utility > measurement.standard_error,
+        "{measurement:?}"
+    );
+    assert!(loss_after < loss_before);
+
+    let merged = merge(&store, at, update);
+    assert!(merged.passes(), "{merged:?}");
+    let state = StateManifest {
+        format: StateManifest::FORMAT,
+        cycle: Cycle(1),
+        parent: Some(manifest.first_state),
+        archive: None,
+        groups: merged.candidate,
+        merged: Vec::new(),
+    };
+    let after = join(&manifest, &state, &store).expect("all parts are here");
+    let own = &manifest.groups[0].expert_indices;
+    for ((name, after), (_, before)) in after.tensors().zip(model().tensors()) {
+        let trained = parse_expert_name(name).is_some_and(|(_, expert)| own.contains(&expert));
+        assert_eq!(after != before, trained, "{name}");
+    }
+}
+
+#[test]
+fn merging_the_same_updates_twice_gives_the_same_bytes() {
+    let store = Arc::new(MemoryStore::default());
+    let (task, manifest) = task(&store);
+    let at = (task, manifest.first_state);
+    let update = train(&store, at, Conduct::Honest);
+    assert_eq!(
+        update,
+        train(&store, at, Conduct::Honest),
+        "training is a function of its seed"
+    );
+    assert_eq!(merge(&store, at, update), merge(&store, at, update));
+}
+
+/// A damaging update is measured as such; a copy is refused without running the model; bytes of
+/// another kind have their own reason, and none of it is charged to the validator.
+#[test]
+fn damage_copies_and_rubbish_are_told_apart() {
+    let store = Arc::new(MemoryStore::default());
+    let (task, manifest) = task(&store);
+    let at = (task, manifest.first_state);
+    let honest = train(&store, at, Conduct::Honest);
+    let rubbish = store.write(b"\x80\x04\x95pickle").expect("memory");
+    let findings = score(&store, at, &[honest, honest, rubbish]);
+    let refused = |code| Finding::Refused { code };
+    assert_eq!(findings[1], refused(ReasonCode::Duplicate));
+    assert_eq!(
+        findings[2],
+        refused(ReasonCode::TooLarge),
+        "its length field is a huge number"
+    );
+
+    let damaging = train(&store, at, Conduct::Damaging);
+    let findings = score(&store, at, &[damaging]);
+    let Finding::Measured { measurement, .. } = findings[0] else {
+        panic!("{findings:?}");
+    };
+    assert!(
+        measurement.utility < -measurement.standard_error,
+        "{measurement:?}"
+    );
+    let reversed = score(&store, at, &[honest, damaging]);
+    assert_eq!(
+        reversed[1],
+        refused(ReasonCode::Duplicate),
+        "a reversed copy is a copy (A-4)"
+    );
+}
+
+/// A window that closes before the first step leaves no update, and blames nobody.
+#[test]
+fn a_job_whose_window_has_closed_fails_without_a_result() {
+    let store = Arc::new(MemoryStore::default());
+    let (task, manifest) = task(&store);
+    let job = Job::Train(TrainJob {
+        cycle: Cycle(0),
+        task,
+        state: manifest.first_state,
+        group: GroupId(0),
+        seed: Seed([1; 32]),
+        stop_at: Block(5),
+    });
+    let outcome = learner(&store, Conduct::Honest).run(&job, &|| Block(5));
+    assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+}
