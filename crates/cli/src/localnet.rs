@@ -149,9 +149,12 @@ async fn watch(
         .map(|actor| (actor.name.clone(), JournalTail::new(&actor.config.journal)))
         .collect();
     let mut look = tokio::time::interval(LOOK);
+    // One listener for the whole loop: an interrupt between two turns must not be lost.
+    let interrupt = tokio::signal::ctrl_c();
+    tokio::pin!(interrupt);
     loop {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => return Err(Failure::Interrupted),
+            _ = &mut interrupt => return Err(Failure::Interrupted),
             notice = running.next() => screen.notice(&notice?),
             _ = look.tick() => {
                 hear(&mut tails, &mut story, plan, screen)?;
