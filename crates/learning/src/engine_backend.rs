@@ -73,6 +73,9 @@ impl Backend for EngineBackend {
             .param_keys
             .iter()
             .map(|key| match model.tensor(key) {
+                Some(_) if parse_expert_name(key).is_none() => Err(BackendError(format!(
+                    "{key} is no routed expert's and cannot be trained"
+                ))),
                 Some(tensor) => Ok((key.clone(), tensor.shape.clone())),
                 None => Err(BackendError(format!("the model has no tensor {key}"))),
             })

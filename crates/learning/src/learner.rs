@@ -306,7 +306,7 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         let mut earlier: Vec<(Candidate, Shard)> = Vec::new();
         for candidate in &job.remembered {
             // What cannot be read any more cannot be compared with; nobody is charged for that.
-            if let Ok((_, update)) = self.read_update(candidate)? {
+            if let Ok(Ok((_, update))) = self.read_update(candidate) {
                 earlier.push((candidate.clone(), update));
             }
         }
@@ -314,7 +314,11 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         let mut findings = Vec::new();
         for candidate in &job.updates {
             if head() >= job.stop_at {
-                return Err(JobError::OutOfTime(job.stop_at));
+                // Too slow for this one; what has been measured is worth reporting.
+                findings.push(Finding::Refused {
+                    code: ReasonCode::Unscored,
+                });
+                continue;
             }
             findings.push(match self.examine(candidate, &earlier)? {
                 Err(code) => Finding::Refused { code },
@@ -492,13 +496,15 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             fallback.push(kept);
         }
         let measured = self.losses_on(&pools, &job.seed);
+        let finite = candidate.iter().all(|group| self.reads_back(group));
         self.reinstall()?;
         Ok(Outcome::Merged(Merged {
             cycle: job.cycle,
             candidate,
             fallback,
             incumbent_loss: incumbent,
-            candidate_loss: mean_loss(&measured?),
+            // A value that is not finite may lie where no gate sequence passes, and could not be read back.
+            candidate_loss: mean_loss(&measured?).filter(|_| finite),
         }))
     }
 
@@ -552,6 +558,13 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             ..group.clone()
         };
         Ok((candidate, fallback))
+    }
+
+    /// Whether everybody will be able to read a group's new bytes.
+    fn reads_back(&self, group: &GroupState) -> bool {
+        let blobs = std::iter::once(group.shard).chain(group.momentum);
+        let mut read = blobs.map(|blob| self.read_shard(group.group, blob));
+        read.all(|shard| shard.is_ok())
     }
 
     /// Puts the loaded state's shards back into the backend.

@@ -164,3 +164,58 @@ fn a_miner_that_joins_late_takes_part_from_the_next_cycle_on() {
         Some(ReasonCode::Accepted)
     );
 }
+
+/// A miner opens its seal and uploads nowhere, while one validator's server is dead. What should
+/// happen: that one submission stays unscored. What should not: that it voids everybody's cycle.
+#[test]
+fn one_dead_server_and_one_withheld_update_do_not_void_the_cycle() {
+    let mut network = two_groups();
+    network.mute = vec![Who::Miner(2)];
+    network.stop(Who::Validator(2));
+    network.run_cycle();
+    let report = network.report(Cycle(0));
+    assert!(report.quorum);
+    assert_eq!(report.code(Who::Miner(0)), Some(ReasonCode::Accepted));
+    assert_eq!(report.code(Who::Miner(2)), Some(ReasonCode::Unscored));
+}
+
+/// With every server up and none of them having it, it is the miner that did not upload.
+#[test]
+fn an_update_that_no_server_has_is_charged_to_its_miner() {
+    let mut network = two_groups();
+    network.mute = vec![Who::Miner(2)];
+    network.run_cycle();
+    let report = network.report(Cycle(0));
+    assert_eq!(report.code(Who::Miner(2)), Some(ReasonCode::NotUploaded));
+    assert_eq!(report.code(Who::Miner(0)), Some(ReasonCode::Accepted));
+}
+
+#[test]
+fn a_validator_too_slow_to_score_still_merges_and_votes() {
+    let mut network = two_groups();
+    network.slow = Some(Who::Validator(1));
+    network.run_cycle();
+    let report = network.report(Cycle(0));
+    assert_eq!(report.code(Who::Miner(0)), Some(ReasonCode::Accepted));
+    assert_eq!((report.voters(), report.distinct_states()), (3, 1));
+}
+
+/// The chain refuses one write for a passing reason, in each block of the cycle in turn: every window
+/// leaves room to send it again.
+#[test]
+fn a_refused_write_is_sent_again_inside_its_window() {
+    for refused in [33, 34, 36, 37] {
+        let mut network = two_groups();
+        network.run_cycle_with(|network, offset| {
+            if offset == refused {
+                network.refuse_next_write_of = Some(Who::Miner(0));
+            }
+        });
+        let code = network.report(Cycle(0)).code(Who::Miner(0));
+        assert_eq!(
+            code,
+            Some(ReasonCode::Accepted),
+            "refused after offset {refused}"
+        );
+    }
+}

@@ -7,15 +7,16 @@ use connito_engine::data::documents::TokenDocuments;
 use connito_engine::{Model, ModelConfig, parse_expert_name};
 use connito_learning::learner::{Conduct, Learner};
 use connito_learning::store::{BlobStore, MemoryStore};
-use connito_learning::task::{DomainText, TaskPlan, join, publish, read_state, read_task};
+use connito_learning::task::{DomainText, TaskPlan, join, publish, read_state, read_task, split};
+use connito_learning::wire;
 use connito_learning::{EngineBackend, StateLearner};
 use connito_protocol::ids::{BlobId, Block, Cycle, GroupId, Hotkey, Netuid, Seed, StateId};
 use connito_protocol::job::{
     Candidate, Finding, Job, MergeJob, Merged, Outcome, ScoreJob, TrainJob, Weighted,
 };
-use connito_protocol::manifest::{Document, StateManifest, TaskManifest};
+use connito_protocol::manifest::{StateManifest, TaskManifest};
 use connito_protocol::reason::ReasonCode;
-use connito_protocol::rules::Rules;
+use connito_protocol::rules::{Codec, Rules};
 
 /// Documents of one pool: short runs of neighbouring tokens, which a model learns in a few steps.
 fn documents(from: u32) -> TokenDocuments {
@@ -247,4 +248,23 @@ fn a_job_whose_window_has_closed_fails_without_a_result() {
     });
     let outcome = learner(&store, Conduct::Honest).run(&job, &|| Block(5));
     assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+}
+
+/// A value that nobody could read back must not become canonical, even where no gate text passes
+/// through it.
+#[test]
+fn a_candidate_that_could_not_be_read_back_does_not_pass_the_gate() {
+    let store = Arc::new(MemoryStore::default());
+    let (task, manifest) = task(&store);
+    let mut huge = split(&model(), &manifest.groups[0]);
+    huge.0
+        .values_mut()
+        .for_each(|tensor| tensor.values.fill(0.0));
+    let first = huge.0.values_mut().next().expect("a group has tensors");
+    first.values[0] = f32::MAX;
+    let update = store
+        .write(&wire::encode(&huge, Codec::F32))
+        .expect("memory");
+    let merged = merge(&store, (task, manifest.first_state), update);
+    assert!(!merged.passes(), "{merged:?}");
 }

@@ -13,7 +13,7 @@ use connito_chain::{At, Chain, ChainError, Field, Op, quantise};
 use connito_protocol::event::{Effect, Event};
 use connito_protocol::ids::{Block, BlockHash, Uid};
 use connito_protocol::snapshot::{self, Participant, Record, Snapshot};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
 use crate::compute::Head;
@@ -23,10 +23,6 @@ const BLOCK_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Pause after a failed read, so that a chain that is down is not hammered.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-
-/// Operations waiting for the writer. A machine asks again for what does not show on the chain, so
-/// a full queue may drop what comes.
-const QUEUED_OPERATIONS: usize = 8;
 
 /// Longest payload of a `Raw` field; longer ones go into a `BigRaw` field.
 const RAW_FIELD_BYTES: usize = 128;
@@ -116,9 +112,37 @@ async fn next<C: Chain>(chain: &C, after: Block, head: &Head) -> Result<Snapshot
     snapshot(chain, block.number, newest).await
 }
 
+/// What waits for the writer: at most one operation of a kind, the newest. An older record that has not
+/// gone out yet is of no use any more.
+#[derive(Debug, Default)]
+struct Waiting {
+    record: Option<Op>,
+    endpoint: Option<Op>,
+    weights: Option<Op>,
+}
+
+impl Waiting {
+    fn replace(&mut self, operation: Op) {
+        let place = match operation {
+            Op::Serve(_) => &mut self.endpoint,
+            Op::SetWeights { .. } => &mut self.weights,
+            _ => &mut self.record,
+        };
+        *place = Some(operation);
+    }
+
+    /// Records first: windows are short.
+    fn next(&mut self) -> Option<Op> {
+        self.record
+            .take()
+            .or_else(|| self.endpoint.take())
+            .or_else(|| self.weights.take())
+    }
+}
+
 /// The one writer of a hotkey.
 #[derive(Debug)]
-pub(crate) struct Writer(mpsc::Sender<Op>);
+pub(crate) struct Writer(watch::Sender<Waiting>);
 
 impl Writer {
     /// Starts the writing task; it ends when the writer is dropped.
@@ -127,27 +151,40 @@ impl Writer {
         keypair: Arc<Keypair>,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        let (queue, mut operations) = mpsc::channel::<Op>(QUEUED_OPERATIONS);
+        let (waiting, mut changed) = watch::channel(Waiting::default());
+        let taken = waiting.clone();
         tokio::spawn(async move {
-            while let Some(operation) = operations.recv().await {
-                if let Err(error) = chain.submit(&*keypair, operation).await {
-                    let reason = sentence(&error);
-                    debug!(target: "chain::writer", %reason, "an operation was not included");
-                    if events.send(Event::ChainRefused { reason }).await.is_err() {
-                        return;
+            loop {
+                tokio::select! {
+                    // Cannot fail: this task holds a sender itself.
+                    _ = changed.changed() => {}
+                    () = events.closed() => return,
+                }
+                loop {
+                    let mut operation = None;
+                    // Taking is no news: nobody is woken by it.
+                    taken.send_if_modified(|waiting| {
+                        operation = waiting.next();
+                        false
+                    });
+                    let Some(operation) = operation else { break };
+                    if let Err(error) = chain.submit(&*keypair, operation).await {
+                        let reason = sentence(&error);
+                        debug!(target: "chain::writer", %reason, "an operation was not included");
+                        if events.send(Event::ChainRefused { reason }).await.is_err() {
+                            return;
+                        }
                     }
                 }
             }
         });
-        Self(queue)
+        Self(waiting)
     }
 
     /// Queues what an effect asks of the chain; other effects are none of its business.
     pub(crate) fn write(&self, effect: &Effect) {
-        if let Some(operation) = operation(effect)
-            && self.0.try_send(operation).is_err()
-        {
-            debug!(target: "chain::writer", "the queue is full; the machine will ask again");
+        if let Some(operation) = operation(effect) {
+            self.0.send_modify(|waiting| waiting.replace(operation));
         }
     }
 }

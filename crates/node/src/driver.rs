@@ -29,7 +29,7 @@ use connito_protocol::snapshot::Endpoint;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
-use crate::blobs::DiskBlobs;
+use crate::blobs::{BlobError, DiskBlobs};
 use crate::chain_link::{Writer, feed, sentence};
 use crate::client::{BlobClient, FetchError, Upload};
 use crate::compute::{Compute, Head};
@@ -46,9 +46,9 @@ const QUEUED_EVENTS: usize = 64;
 /// Transfers at a time: enough to use several mirrors, few enough to leave uploads their bandwidth.
 const PARALLEL_TRANSFERS: usize = 8;
 
-/// Blocks before the head with which a role without a journal begins: it needs to have seen the last
-/// vote, which is at most a cycle and a task's start away.
-const FIRST_LOOK_BACK_BLOCKS: u64 = 400;
+/// Blocks before the head with which a role without a journal begins: it needs to have seen a task's
+/// start or the last vote. Less than the 2,400 that a chain keeps.
+const FIRST_LOOK_BACK_BLOCKS: u64 = 2_000;
 
 /// What a driver works with.
 pub(crate) struct Ports<C> {
@@ -85,6 +85,12 @@ pub enum DriverError {
     /// The compute thread could not be started.
     #[error("the compute thread cannot be started")]
     Compute(#[source] std::io::Error),
+    /// The compute thread is gone, or takes no more jobs: its panic has been reported.
+    #[error("the compute thread has ended")]
+    ComputeEnded,
+    /// A document of the machine's own could not be stored, so it must not act as if it were.
+    #[error("a document cannot be stored")]
+    Store(#[source] BlobError),
 }
 
 /// Feeds a journal's steps to a fresh machine.
@@ -156,6 +162,7 @@ impl<C: Chain + 'static> Driver<C> {
             events: events.clone(),
             ports,
         };
+        driver.finish_last_step(&steps)?;
         driver.take(Event::Started)?;
         let after = driver.first_block(last).await;
         let feeder = tokio::spawn(feed(driver.ports.chain.clone(), after, head, events));
@@ -163,7 +170,10 @@ impl<C: Chain + 'static> Driver<C> {
             let event = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break Ok(()),
                 Some(event) = inbox.recv() => event,
-                Some(outcome) = finished.recv() => Event::Finished { outcome, entropy: entropy() },
+                outcome = finished.recv(), if driver.compute.is_some() => match outcome {
+                    Some(outcome) => Event::Finished { outcome, entropy: entropy() },
+                    None => break Err(DriverError::ComputeEnded),
+                },
                 Some(uploaded) = receive(&mut uploads) => driver.ticket(uploaded),
             };
             if let Err(error) = driver.take(event) {
@@ -195,19 +205,28 @@ impl<C: Chain + 'static> Driver<C> {
         let step = Step { event, effects };
         tokio::task::block_in_place(|| self.journal.append(&step))?;
         for effect in step.effects {
-            self.carry_out(effect);
+            self.carry_out(effect)?;
         }
         self.show();
         Ok(())
     }
 
-    fn carry_out(&mut self, effect: Effect) {
+    /// Carries out again what the process may have died before: the documents and receipts of the
+    /// last step. `Started` asks again for everything else.
+    fn finish_last_step(&mut self, steps: &[Step]) -> Result<(), DriverError> {
+        for effect in steps.last().into_iter().flat_map(|step| &step.effects) {
+            if matches!(effect, Effect::Store { .. } | Effect::Issue(_)) {
+                self.carry_out(effect.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<(), DriverError> {
         match effect {
             Effect::Fetch(fetch) => self.fetch(fetch),
             Effect::Store { bytes } => {
-                if let Err(error) = self.ports.blobs.put(&bytes) {
-                    warn!(target: "driver", error = %sentence(&error), "a document could not be stored");
-                }
+                self.ports.blobs.put(&bytes).map_err(DriverError::Store)?;
             }
             Effect::Announce { .. } | Effect::SetWeights { .. } | Effect::Serve { .. } => {
                 self.writer.write(&effect);
@@ -224,16 +243,20 @@ impl<C: Chain + 'static> Driver<C> {
                     .as_ref()
                     .is_some_and(|compute| compute.run(job));
                 if !queued {
-                    warn!(target: "driver", "a job could not be started");
+                    return Err(DriverError::ComputeEnded);
                 }
             }
             Effect::Answer { ticket, answer } => self.answer(ticket, answer),
             Effect::Issue(receipt) => self.issue(&receipt),
             Effect::Tell(milestone) => debug!(target: "driver", ?milestone),
         }
+        Ok(())
     }
 
-    fn fetch(&self, fetch: Fetch) {
+    fn fetch(&self, mut fetch: Fetch) {
+        if fetch.form == Form::Update {
+            fetch.maximum_bytes = fetch.maximum_bytes.min(self.largest_upload);
+        }
         let (blobs, client, events) = (
             self.ports.blobs.clone(),
             self.ports.client.clone(),
@@ -406,7 +429,7 @@ async fn fetched(blobs: &DiskBlobs, client: &BlobClient, fetch: &Fetch) -> Event
         }
     }
     match fetch.form {
-        Form::Blob => Event::Fetched { blob },
+        Form::Blob | Form::Update => Event::Fetched { blob },
         Form::Document => match blobs.get(&blob) {
             Ok(bytes) => Event::Document { blob, bytes },
             Err(_) => Event::FetchFailed {

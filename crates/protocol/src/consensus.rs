@@ -55,11 +55,12 @@ pub fn quorum(speaking: impl Iterator<Item = u64>, voters: &[Voter]) -> bool {
 /// The verdict on every submission, in their order (P-28).
 ///
 /// What the chain itself shows (an unopened or mismatched seal) needs no report. Otherwise faults
-/// and measurements are weighed by stake; measurements win a tie.
+/// and measurements are weighed by stake; measurements win a tie. Where those who say either hold no
+/// more than half of all stake, the update stays unscored.
 #[must_use]
 pub fn verdicts(
     submissions: &[Submission],
-    reports: &[Reported],
+    (reports, voters): (&[Reported], &[Voter]),
     significance: f64,
 ) -> Vec<Verdict> {
     submissions
@@ -68,7 +69,7 @@ pub fn verdicts(
         .map(|(position, submission)| {
             let (code, measurement) = match submission.opening {
                 Opening::Refused(code) => (code, None),
-                Opening::Update(_) => combine(position, reports, significance),
+                Opening::Update(_) => combine(position, (reports, voters), significance),
             };
             let weight = match (code, measurement) {
                 (ReasonCode::Accepted, Some(m)) => m.significant_gain(significance),
@@ -88,7 +89,7 @@ pub fn verdicts(
 
 fn combine(
     position: usize,
-    reports: &[Reported],
+    (reports, voters): (&[Reported], &[Voter]),
     significance: f64,
 ) -> (ReasonCode, Option<Measurement>) {
     let mut faults: BTreeMap<ReasonCode, u128> = BTreeMap::new();
@@ -105,6 +106,10 @@ fn combine(
     }
     let fault_stake: u128 = faults.values().sum();
     let measured_stake: u128 = measured.iter().map(|(v, _)| u128::from(v.stake)).sum();
+    let all: u128 = voters.iter().map(|voter| u128::from(voter.stake)).sum();
+    if (fault_stake + measured_stake) * 2 <= all {
+        return (ReasonCode::Unscored, None);
+    }
     if fault_stake > measured_stake {
         let code = faults
             .into_iter()
@@ -212,7 +217,8 @@ mod tests {
             sealed: (Block(35), 0),
             opening: Opening::Update(BlobId([1; 32])),
         };
-        verdicts(&[submission], reports, 1.0).remove(0)
+        let voters: Vec<Voter> = reports.iter().map(|report| report.voter).collect();
+        verdicts(&[submission], (reports, &voters), 1.0).remove(0)
     }
 
     #[test]
@@ -229,8 +235,14 @@ mod tests {
     #[test]
     fn a_validators_own_failure_is_not_charged_to_the_miner() {
         let unscored = Entry::Refused(ReasonCode::Unscored);
-        let some = verdict(&[reported(1, 90, unscored), reported(2, 10, measured(0.2))]);
+        let some = verdict(&[reported(1, 40, unscored), reported(2, 60, measured(0.2))]);
         assert_eq!(some.code, ReasonCode::Accepted);
+        let few = verdict(&[reported(1, 60, unscored), reported(2, 40, measured(0.2))]);
+        assert_eq!(
+            few.code,
+            ReasonCode::Unscored,
+            "a minority does not decide alone"
+        );
         assert_eq!(
             verdict(&[reported(1, 90, unscored)]).code,
             ReasonCode::Unscored

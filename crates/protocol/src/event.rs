@@ -167,6 +167,8 @@ pub enum Form {
     Document,
     /// To be kept in the store for the learner.
     Blob,
+    /// Like a blob, but named by a stranger: no longer than an update can be (P-19).
+    Update,
 }
 
 /// A validator's answer to an upload.

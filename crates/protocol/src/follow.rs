@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::announcement::{Announcement, Vote};
+use crate::announcement::{Announcement, MAXIMUM_ANNOUNCEMENT_BYTES, Vote};
 use crate::consensus::tally;
 use crate::event::{Effect, Effects, Event, Form, Milestone};
 use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, StateId};
@@ -20,14 +20,14 @@ use crate::snapshot::{Endpoint, Snapshot, Voter};
 use crate::submission::Network;
 
 /// Blocks kept until the task is known, so that a newcomer can still read a vote in them.
-const MAXIMUM_BACKLOG: usize = 512;
+const MAXIMUM_BACKLOG: usize = 2_048;
 
 /// States remembered to tell a stale base from an unknown one.
 const OLDER_STATES: usize = 4;
 
-/// Blocks after which a write that has not shown on the chain is sent again. One block is the
-/// fastest that it can show, one more is a late inclusion.
-const RESEND_AFTER_BLOCKS: u64 = 3;
+/// Blocks after which a write that has not shown on the chain is sent again: it can show in the next
+/// one, and the shortest window has two.
+const RESEND_AFTER_BLOCKS: u64 = 2;
 
 /// Who a role is, for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -105,9 +105,15 @@ impl Follower {
             Event::Block(snapshot) => self.on_block(snapshot, effects),
             Event::Document { blob, bytes } => self.on_document(*blob, bytes, effects),
             Event::Started => self.sent.clear(),
-            Event::ChainRefused { reason } => effects.tell(Milestone::ChainRefused {
-                reason: reason.clone(),
-            }),
+            Event::ChainRefused { reason } => {
+                // Due again with the next block, and not at once: the reason may still hold.
+                for (_, sent) in self.sent.values_mut() {
+                    *sent = Block((block.0 + 1).saturating_sub(RESEND_AFTER_BLOCKS));
+                }
+                effects.tell(Milestone::ChainRefused {
+                    reason: reason.clone(),
+                });
+            }
             Event::Fetched { .. }
             | Event::FetchFailed { .. }
             | Event::Uploaded { .. }
@@ -201,7 +207,13 @@ impl Follower {
         if shown.is_some_and(|record| record.bytes == bytes) {
             return;
         }
-        if self.may_send(Write::Record, &bytes) {
+        if bytes.len() > MAXIMUM_ANNOUNCEMENT_BYTES {
+            let reason = format!(
+                "a record of {} bytes does not fit on the chain",
+                bytes.len()
+            );
+            effects.tell(Milestone::ChainRefused { reason });
+        } else if self.may_send(Write::Record, &bytes) {
             effects.push(Effect::Announce {
                 announcement: announcement.clone(),
             });
@@ -233,6 +245,12 @@ impl Follower {
     }
 
     fn on_block(&mut self, snapshot: &Snapshot, effects: &mut Effects) {
+        let expected = self.now.as_ref().map(|now| now.block.next());
+        if expected.is_some_and(|expected| expected != snapshot.block) {
+            // Votes may have been missed: what is canonical must be learnt anew.
+            self.canonical = None;
+            self.round = None;
+        }
         self.now = Some(snapshot.clone());
         if self.task.is_some() {
             self.observe(snapshot, effects);
@@ -366,18 +384,16 @@ impl Follower {
             return;
         };
         let rules = &task.manifest.rules;
-        self.history
-            .enter(&rules.rewards, &judgement.verdicts, &judgement.rewards);
+        if judgement.quorum {
+            let (verdicts, rewards) = (&judgement.verdicts, &judgement.rewards);
+            self.history.enter(&rules.rewards, verdicts, rewards);
+        }
         let accepted = judgement
-            .verdicts
-            .iter()
-            .filter(|verdict| verdict.weight > 0.0)
-            .filter_map(|verdict| {
-                Some(Candidate {
-                    hotkey: verdict.hotkey,
-                    group: verdict.group,
-                    update: verdict.update?,
-                })
+            .accepted()
+            .map(|(verdict, update)| Candidate {
+                hotkey: verdict.hotkey,
+                group: verdict.group,
+                update,
             })
             .collect();
         self.accepted.push_back((round.cycle, accepted));

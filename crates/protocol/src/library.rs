@@ -1,7 +1,7 @@
 //! Which blobs a role has, wants and is waiting for.
 //!
-//! Asking twice is harmless, a failure is asked again with the next block, and after a restart
-//! everything unanswered is asked again. Knows names only: whether bytes match their name is checked
+//! Asking twice is harmless, what failed and is still wanted is asked again with the next block, and
+//! after a restart everything unanswered is asked again. Knows names only: whether bytes match their name is checked
 //! where they arrive.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,10 +24,12 @@ pub(crate) struct Library {
 #[derive(Debug, Clone)]
 struct Pending {
     fetch: Fetch,
-    /// The block in which the last attempt failed; `None` while one is under way.
+    /// The block in which the last attempt was made.
+    asked: Block,
+    /// The block in which it failed; `None` while it is under way.
     failed: Option<Block>,
-    /// Whether some attempt ended with every server saying that it does not have it.
-    absent: bool,
+    /// The block of the last attempt that every server answered with not having it.
+    absent: Option<Block>,
 }
 
 impl Library {
@@ -45,11 +47,11 @@ impl Library {
         self.present.insert(blob);
     }
 
-    /// Whether every reachable server has said that it does not have the blob.
-    pub(crate) fn is_absent(&self, blob: BlobId) -> bool {
-        self.pending
-            .get(&blob)
-            .is_some_and(|pending| pending.absent)
+    /// Whether every server, asked in block `since` or later, has said that it does not have the
+    /// blob. Asked earlier, the answer may be out of date.
+    pub(crate) fn is_absent(&self, blob: BlobId, since: Block) -> bool {
+        let absent = self.pending.get(&blob).and_then(|pending| pending.absent);
+        absent.is_some_and(|asked| asked >= since)
     }
 
     /// Asks for a blob unless it is here or on its way.
@@ -73,16 +75,17 @@ impl Library {
             form,
             maximum_bytes: match form {
                 Form::Document => MAXIMUM_DOCUMENT_BYTES,
-                Form::Blob => MAXIMUM_BLOB_BYTES,
+                Form::Blob | Form::Update => MAXIMUM_BLOB_BYTES,
             },
             sources: sources.to_vec(),
         };
-        let absent = self.is_absent(blob);
+        let absent = self.pending.get(&blob).and_then(|pending| pending.absent);
         effects.push(Effect::Fetch(fetch.clone()));
         self.pending.insert(
             blob,
             Pending {
                 fetch,
+                asked: now,
                 failed: None,
                 absent,
             },
@@ -106,7 +109,9 @@ impl Library {
             Event::FetchFailed { blob, absent } => {
                 if let Some(pending) = self.pending.get_mut(blob) {
                     pending.failed = Some(now);
-                    pending.absent |= *absent;
+                    if *absent {
+                        pending.absent = Some(pending.asked);
+                    }
                 }
             }
             Event::Block(_)

@@ -153,7 +153,7 @@ impl Miner {
             task: task.id,
             state,
             group: self.group()?,
-            seed: seed(draw, round.first_block.hash, cycle),
+            seed: seed(draw, round.first_seen.hash, cycle),
             stop_at: task.schedule.closes(cycle, Window::Train),
         }))
     }

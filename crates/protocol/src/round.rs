@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::announcement::Announcement;
 use crate::consensus::{self, Reported, Verdict};
-use crate::ids::{Cycle, GroupId, Hotkey, StateId};
+use crate::ids::{BlobId, Cycle, GroupId, Hotkey, StateId};
 use crate::manifest::{BlockRef, CycleArchive};
 use crate::report::ScoreReport;
 use crate::rewards::{CycleRewards, cycle_rewards};
@@ -22,7 +22,8 @@ pub(crate) struct Round {
     pub(crate) cycle: Cycle,
     /// The state that the cycle builds on; `None` for an observer that came too late to know.
     pub(crate) base: Option<StateId>,
-    pub(crate) first_block: BlockRef,
+    /// The first block of the cycle that was seen.
+    pub(crate) first_seen: BlockRef,
     sealed: Option<Snapshot>,
     pub(crate) commits: Option<Commits>,
     pub(crate) seeded: Option<BlockRef>,
@@ -58,12 +59,20 @@ pub(crate) struct Known<'a> {
     pub(crate) significance: f64,
 }
 
+impl Judgement {
+    /// The verdicts with weight and the updates that they are on.
+    pub(crate) fn accepted(&self) -> impl Iterator<Item = (&Verdict, BlobId)> {
+        let weighty = self.verdicts.iter().filter(|verdict| verdict.weight > 0.0);
+        weighty.filter_map(|verdict| Some((verdict, verdict.update?)))
+    }
+}
+
 impl Round {
     pub(crate) fn new(cycle: Cycle, base: Option<StateId>, snapshot: &Snapshot) -> Self {
         Self {
             cycle,
             base,
-            first_block: block_ref(snapshot),
+            first_seen: block_ref(snapshot),
             sealed: None,
             commits: None,
             seeded: None,
@@ -148,6 +157,7 @@ impl Round {
         let quorum = consensus::quorum(reports.iter().map(|r| r.voter.stake), &voters);
         // Without a quorum nobody is judged: an empty list of reports leaves everyone unscored.
         let counted: &[Reported] = if quorum { &reports } else { &[] };
+        let counted = (counted, voters.as_slice());
         let verdicts = consensus::verdicts(&commits.submissions, counted, known.significance);
         Some(Judgement {
             quorum,

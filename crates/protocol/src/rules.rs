@@ -235,65 +235,94 @@ impl Rules {
     }
 
     fn check_ranges(&self) -> Result<(), RulesError> {
-        let (inner, scoring, outer, rewards) =
-            (&self.inner, &self.scoring, &self.outer, &self.rewards);
-        let ranges = [
-            ("own_share", self.own_share, 0.1, 1.0),
-            ("inner.steps", f64::from(inner.steps), 1.0, 1e6),
-            (
-                "inner.batch_sequences",
-                f64::from(inner.batch_sequences),
-                1.0,
-                1e4,
-            ),
-            (
-                "inner.learning_rate",
-                f64::from(inner.learning_rate),
-                1e-9,
-                1.0,
-            ),
-            (
-                "scoring.sequence_length",
-                f64::from(scoring.sequence_length),
-                2.0,
-                1e6,
-            ),
-            ("scoring.sequences", f64::from(scoring.sequences), 2.0, 1e6),
-            (
-                "scoring.gate_sequences",
-                f64::from(scoring.gate_sequences),
-                1.0,
-                1e6,
-            ),
-            ("scoring.significance", scoring.significance, 0.0, 10.0),
-            (
-                "scoring.duplicate_cosine",
-                scoring.duplicate_cosine,
-                0.5,
-                1.0,
-            ),
-            ("scoring.norm_bound", scoring.norm_bound, 1.0, 1e3),
-            (
-                "outer.learning_rate",
-                f64::from(outer.learning_rate),
-                1e-6,
-                2.0,
-            ),
-            ("outer.momentum", f64::from(outer.momentum), 0.0, 0.999),
-            ("rewards.history", rewards.history, 0.0, 0.999),
-        ];
-        for (rule, value, least, most) in ranges {
-            if !(value >= least && value <= most) {
-                return Err(RulesError::Range {
-                    rule,
-                    value,
-                    least,
-                    most,
-                });
-            }
-        }
-        Ok(())
+        let scoring = &self.scoring;
+        let tiny = 1e-9_f32;
+        let number = f64::from;
+        in_range("own_share", self.own_share, 0.1, 1.0)?;
+        in_range("inner.steps", number(self.inner.steps), 1.0, 1e6)?;
+        in_range(
+            "inner.batch_sequences",
+            number(self.inner.batch_sequences),
+            1.0,
+            1e4,
+        )?;
+        in_range(
+            "inner.learning_rate",
+            self.inner.learning_rate.into(),
+            tiny.into(),
+            1.0,
+        )?;
+        in_range(
+            "scoring.sequence_length",
+            number(scoring.sequence_length),
+            2.0,
+            1e6,
+        )?;
+        in_range("scoring.sequences", number(scoring.sequences), 2.0, 1e6)?;
+        in_range(
+            "scoring.gate_sequences",
+            number(scoring.gate_sequences),
+            1.0,
+            1e6,
+        )?;
+        in_range("scoring.significance", scoring.significance, 0.0, 10.0)?;
+        in_range(
+            "scoring.duplicate_cosine",
+            scoring.duplicate_cosine,
+            0.5,
+            1.0,
+        )?;
+        in_range(
+            "scoring.duplicate_memory",
+            scoring.duplicate_memory as f64,
+            0.0,
+            1e3,
+        )?;
+        in_range("scoring.norm_bound", scoring.norm_bound, 1.0, 1e3)?;
+        self.check_rates()
     }
+
+    fn check_rates(&self) -> Result<(), RulesError> {
+        let (rewards, small, most_momentum) = (&self.rewards, 1e-6_f32, 0.999_f32);
+        in_range(
+            "outer.learning_rate",
+            self.outer.learning_rate.into(),
+            small.into(),
+            2.0,
+        )?;
+        in_range(
+            "outer.momentum",
+            self.outer.momentum.into(),
+            0.0,
+            most_momentum.into(),
+        )?;
+        in_range("rewards.history", rewards.history, 0.0, 0.999)?;
+        in_range(
+            "rewards.unscored_grace",
+            rewards.unscored_grace as f64,
+            0.0,
+            1e3,
+        )?;
+        in_range(
+            "rewards.weight_interval",
+            rewards.weight_interval as f64,
+            1.0,
+            1e6,
+        )
+    }
+}
+
+/// Refuses what is outside of a range, and what is no number.
+fn in_range(rule: &'static str, value: f64, least: f64, most: f64) -> Result<(), RulesError> {
+    if value >= least && value <= most {
+        return Ok(());
+    }
+    Err(RulesError::Range {
+        rule,
+        value,
+        least,
+        most,
+    })
 }
 
 /// About a week of twelve-second blocks: longer windows are a mistake in units.
@@ -361,6 +390,24 @@ mod tests {
                 .unwrap_err()
                 .to_string()
                 .contains("outer.learning_rate")
+        );
+    }
+
+    #[test]
+    fn a_rule_at_its_stated_limit_is_accepted_and_one_beyond_it_refused() {
+        let mut rules = Rules::default();
+        rules.outer.momentum = 0.999;
+        rules.outer.learning_rate = 1e-6;
+        rules.inner.learning_rate = 1e-9;
+        rules.rewards.weight_interval = 1_000_000;
+        assert_eq!(rules.check(), Ok(()));
+        rules.rewards.weight_interval = u64::MAX;
+        assert!(
+            rules
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("rewards.weight_interval")
         );
     }
 

@@ -10,7 +10,7 @@
 //! away does what can still be done and abstains from the rest. Numbers come from the learner,
 //! verdicts from the chain; this file only decides what to do next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::announcement::{Announcement, Vote};
 use crate::event::{Effect, Effects, Event, Form, Milestone, UploadAnswer};
@@ -44,16 +44,19 @@ pub struct Validator {
 struct Work {
     cycle: Cycle,
     received: BTreeMap<Hotkey, BlobId>,
+    /// Whose revealed updates no server had when scoring began.
+    absent: BTreeSet<Hotkey>,
     /// The updates that the score job was given, and what it found.
     scored: Option<Vec<(Hotkey, Finding)>>,
-    failed_jobs: u32,
+    failed_scorings: u32,
+    failed_merges: u32,
     receipts_issued: bool,
     vote: Option<Vote>,
 }
 
-/// Attempts at a job in one cycle: a second one may succeed after a passing fault, a third would
-/// only keep the machine busy.
-const MAXIMUM_FAILED_JOBS: u32 = 2;
+/// Attempts at one kind of job in one cycle: a second one may succeed after a passing fault, a third
+/// would only keep the machine busy.
+const MAXIMUM_ATTEMPTS: u32 = 2;
 
 /// What the upload server may take at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,8 +218,17 @@ impl Validator {
             (Outcome::Merged(merged), Some(Job::Merge(_))) if merged.cycle == self.work.cycle => {
                 self.on_merged(merged, effects);
             }
-            (Outcome::Failed { cycle, cause }, _) => {
-                self.work.failed_jobs += 1;
+            (Outcome::Failed { cycle, cause }, job) => {
+                match job {
+                    Some(Job::Score(_)) if *cycle == self.work.cycle => {
+                        self.work.failed_scorings += 1
+                    }
+                    Some(Job::Merge(_)) if *cycle == self.work.cycle => {
+                        self.work.failed_merges += 1
+                    }
+                    // Of a cycle that has passed, or of another process's life.
+                    _ => {}
+                }
                 effects.tell(Milestone::JobFailed {
                     cycle: *cycle,
                     cause: cause.clone(),
@@ -256,17 +268,11 @@ impl Validator {
     fn successors(&self, merged: &Merged) -> Option<(StateManifest, StateManifest)> {
         let judgement = self.judgement()?;
         let (base, _) = self.follower.base()?;
-        let accepted = judgement
-            .verdicts
-            .iter()
-            .filter(|verdict| verdict.weight > 0.0);
-        let updates = accepted.filter_map(|verdict| {
-            Some(MergedUpdate {
-                group: verdict.group,
-                hotkey: verdict.hotkey,
-                update: verdict.update?,
-                weight: verdict.weight,
-            })
+        let updates = judgement.accepted().map(|(verdict, update)| MergedUpdate {
+            group: verdict.group,
+            hotkey: verdict.hotkey,
+            update,
+            weight: verdict.weight,
         });
         let candidate = StateManifest {
             format: StateManifest::FORMAT,
@@ -295,7 +301,8 @@ impl Validator {
         else {
             return;
         };
-        if moment.window == Window::Score {
+        // Not in the window's last block: what is found then could not be reported any more.
+        if (moment.window, next.window) == (Window::Score, Window::Score) {
             self.score(effects);
         }
         if next.window == Window::Score && next.cycle == self.work.cycle {
@@ -326,7 +333,14 @@ impl Validator {
             .map(|candidate| candidate.update)
             .collect();
         self.follower.want(blobs, Form::Blob, effects);
-        self.follower.want(revealed, Form::Blob, effects);
+        self.follower.want(revealed, Form::Update, effects);
+        let remembered: Vec<_> = self
+            .follower
+            .remembered()
+            .iter()
+            .map(|c| c.update)
+            .collect();
+        self.follower.want(remembered, Form::Update, effects);
         if complete {
             self.follower.tell_ready(effects);
         }
@@ -351,10 +365,13 @@ impl Validator {
     }
 
     fn score(&mut self, effects: &mut Effects) {
+        let exhausted = self.work.failed_scorings >= MAXIMUM_ATTEMPTS;
         if self.work.scored.is_none()
-            && let Some(job) = self.score_job()
+            && !exhausted
+            && let Some((job, absent)) = self.score_job()
         {
-            self.run(job, effects);
+            self.work.absent = absent;
+            self.run(Job::Score(job), effects);
         }
     }
 
@@ -366,47 +383,61 @@ impl Validator {
     }
 
     fn run(&mut self, job: Job, effects: &mut Effects) {
-        if self.running.is_none() && self.work.failed_jobs < MAXIMUM_FAILED_JOBS {
+        if self.running.is_none() {
             self.running = Some(job.clone());
             effects.push(Effect::Run(job));
         }
     }
 
-    /// Everything that was revealed and is here. What no server has is reported as not uploaded; what
-    /// merely could not be fetched yet is waited for.
-    fn score_job(&self) -> Option<Job> {
+    /// Everything that was revealed and is here, and who is known to have uploaded nowhere. An update
+    /// that merely could not be fetched is waited for during the first third of the window and then
+    /// left out: it costs one entry and not the report.
+    fn score_job(&self) -> Option<(ScoreJob, BTreeSet<Hotkey>)> {
+        let (now, _) = self.follower.live()?;
         let (task, round) = (self.follower.task()?, self.follower.round()?);
         let (state, base) = self.follower.base()?;
         let seeded: BlockRef = round.seeded?;
         round.commits.as_ref()?;
         let library = &self.follower.library;
-        let updates = self.revealed();
-        let settled = |c: &Candidate| library.has(c.update) || library.is_absent(c.update);
         let pools = task
             .manifest
             .domains
             .iter()
             .flat_map(|d| [d.scoring, d.gate]);
-        if !updates.iter().all(settled) || !library.has_all(base.blobs().chain(pools)) {
+        if !library.has_all(base.blobs().chain(pools)) {
             return None;
         }
-        Some(Job::Score(ScoreJob {
+        let opens = task.schedule.opens(round.cycle, Window::Score);
+        let closes = task.schedule.closes(round.cycle, Window::Score);
+        let is_here = |candidate: &Candidate| library.has(candidate.update);
+        let (here, missing): (Vec<_>, Vec<_>) = self.revealed().into_iter().partition(is_here);
+        let is_absent = |candidate: &Candidate| library.is_absent(candidate.update, opens);
+        let (absent, unreachable): (Vec<_>, Vec<_>) = missing.into_iter().partition(is_absent);
+        let patience = Block(opens.0 + (closes.0 + 1 - opens.0) / 3);
+        if !unreachable.is_empty() && now.block < patience {
+            return None;
+        }
+        let job = ScoreJob {
             cycle: round.cycle,
             task: task.id,
             state,
             seed: seed(Draw::Scoring, seeded.hash, round.cycle),
-            updates: updates
-                .into_iter()
-                .filter(|c| library.has(c.update))
-                .collect(),
+            updates: here,
             remembered: self
                 .follower
                 .remembered()
                 .into_iter()
-                .filter(|candidate| library.has(candidate.update))
+                .filter(is_here)
                 .collect(),
-            stop_at: task.schedule.closes(round.cycle, Window::Score),
-        }))
+            stop_at: closes,
+        };
+        Some((
+            job,
+            absent
+                .into_iter()
+                .map(|candidate| candidate.hotkey)
+                .collect(),
+        ))
     }
 
     /// One entry a submission, in the order that everyone derives from the chain.
@@ -425,7 +456,10 @@ impl Validator {
                         Entry::Measured(*measurement)
                     }
                     Some((_, Finding::Refused { code })) => Entry::Refused(*code),
-                    None => Entry::Refused(ReasonCode::NotUploaded),
+                    None if self.work.absent.contains(&submission.hotkey) => {
+                        Entry::Refused(ReasonCode::NotUploaded)
+                    }
+                    None => Entry::Refused(ReasonCode::Unscored),
                 }
             }
         };
@@ -484,7 +518,9 @@ impl Validator {
     fn vote(&mut self, effects: &mut Effects) {
         if let Some(vote) = self.work.vote {
             self.follower.announce(&Announcement::Voted(vote), effects);
-        } else if let Some(job) = self.merge_job() {
+        } else if self.work.failed_merges < MAXIMUM_ATTEMPTS
+            && let Some(job) = self.merge_job()
+        {
             self.run(job, effects);
         }
     }
@@ -498,15 +534,11 @@ impl Validator {
             .as_ref()
             .filter(|judgement| judgement.quorum)?;
         let accepted: Vec<_> = judgement
-            .verdicts
-            .iter()
-            .filter(|verdict| verdict.weight > 0.0)
-            .filter_map(|verdict| {
-                Some(Weighted {
-                    group: verdict.group,
-                    update: verdict.update?,
-                    weight: verdict.weight,
-                })
+            .accepted()
+            .map(|(verdict, update)| Weighted {
+                group: verdict.group,
+                update,
+                weight: verdict.weight,
             })
             .collect();
         let updates = accepted.iter().map(|weighted| weighted.update);
@@ -531,7 +563,7 @@ impl Validator {
             return;
         };
         let interval = task.manifest.rules.rewards.weight_interval;
-        let due = now.block.0 >= me.weights_set.0 + interval
+        let due = now.block.0.saturating_sub(me.weights_set.0) >= interval
             && self
                 .weights_sent
                 .is_none_or(|sent| now.block.0 >= sent.0 + WEIGHTS_RETRY_BLOCKS);

@@ -227,8 +227,5 @@ fn brief(name: &str, state: &MinerState) -> String {
 
 /// The last block that a run can need: everybody has adopted the last state, or is late.
 pub(crate) fn deadline(schedule: &Schedule, cycles: u64) -> Block {
-    schedule.closes(
-        Cycle(cycles),
-        connito_protocol::schedule::Window::Distribute,
-    )
+    schedule.closes(Cycle(cycles), Window::Distribute)
 }

@@ -20,7 +20,7 @@ const KILLS: [(u64, &str, &[&str]); 8] = [
     (1, "reveal", &["validator-1", "miner-0"]),
     (1, "vote", &["validator-2", "miner-1"]),
     (2, "distribute", &["owner"]),
-    (2, "train", &["chain"]),
+    (2, "reveal", &["chain"]),
 ];
 
 /// What should happen: whoever is killed comes back, replays its journal and takes up the cycle; the
@@ -35,7 +35,9 @@ fn processes_killed_in_every_window_come_back_and_the_run_keeps_its_promises() {
     for (cycle, window, names) in KILLS {
         network.wait_for(|network, fact| {
             opens(fact, cycle, window)
-                && names.iter().all(|name| network.processes.contains_key(*name))
+                && names
+                    .iter()
+                    .all(|name| network.processes.contains_key(*name))
         });
         for name in names {
             assert!(signal("KILL", network.processes[*name]), "{name} is up");

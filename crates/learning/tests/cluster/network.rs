@@ -15,6 +15,7 @@ use connito_protocol::event::{Delivery, Effect, Event, Form, Milestone, UploadAn
 use connito_protocol::ids::{
     BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, Netuid, StateId, Uid,
 };
+use connito_protocol::job::Job;
 use connito_protocol::machine::{Character, Machine, Role, Step};
 use connito_protocol::manifest::{Document, StateManifest, TaskManifest};
 use connito_protocol::reason::ReasonCode;
@@ -139,6 +140,12 @@ pub(crate) struct Network {
     told: Vec<(Who, Milestone)>,
     task: BlobId,
     cycle_blocks: u64,
+    /// Miners whose uploads never arrive.
+    pub(crate) mute: Vec<Who>,
+    /// Whose next write the chain refuses.
+    pub(crate) refuse_next_write_of: Option<Who>,
+    /// Whose scoring never finishes in time.
+    pub(crate) slow: Option<Who>,
 }
 
 impl Network {
@@ -187,6 +194,9 @@ impl Network {
             told: Vec::new(),
             task,
             cycle_blocks: Rules::default().windows.cycle(),
+            mute: Vec::new(),
+            refuse_next_write_of: None,
+            slow: None,
         }
     }
 
@@ -276,6 +286,11 @@ impl Network {
         let node = &self.nodes[&who];
         let hotkey = node.character.identity.hotkey;
         let answer = match effect {
+            Effect::Announce { .. } if self.refuse_next_write_of == Some(who) => {
+                self.refuse_next_write_of = None;
+                let reason = "connection reset".to_owned();
+                Event::ChainRefused { reason }
+            }
             Effect::Announce { announcement } => {
                 self.pending.push((hotkey, announcement.encode()));
                 return;
@@ -289,7 +304,8 @@ impl Network {
                 cycle, blob, to, ..
             } => return self.deliver(who, cycle, blob, to),
             Effect::Run(job) => {
-                let head = self.newest();
+                let late = self.slow == Some(who) && matches!(job, Job::Score(_));
+                let head = if late { Block(u64::MAX) } else { self.newest() };
                 let node = self.nodes.get_mut(&who).unwrap();
                 Event::Finished {
                     outcome: node.learner.run(&job, &|| head),
@@ -310,34 +326,32 @@ impl Network {
 
     fn fetch(&self, who: Who, blob: BlobId, form: Form, sources: &[Endpoint]) -> Event {
         let own = &self.nodes[&who].store;
-        let serving = self.nodes.values().filter(|node| {
-            node.machine.is_some()
-                && node
-                    .character
-                    .identity
-                    .endpoint
-                    .is_some_and(|endpoint| sources.contains(&endpoint))
+        let asked = self.nodes.values().filter(|node| {
+            let endpoint = node.character.identity.endpoint;
+            endpoint.is_some_and(|endpoint| sources.contains(&endpoint))
         });
-        let found = own.read(blob).ok().or_else(|| {
-            serving
-                .into_iter()
-                .find_map(|node| node.store.read(blob).ok())
-        });
-        match (found, form) {
-            (None, _) => Event::FetchFailed { blob, absent: true },
-            (Some(bytes), Form::Document) => {
-                own.write(&bytes).unwrap();
-                Event::Document { blob, bytes }
-            }
-            (Some(bytes), Form::Blob) => {
-                own.write(&bytes).unwrap();
-                Event::Fetched { blob }
-            }
+        let (up, down): (Vec<&Node>, Vec<&Node>) = asked.partition(|node| node.machine.is_some());
+        let found = own.read(blob).ok();
+        let found = found.or_else(|| up.iter().find_map(|node| node.store.read(blob).ok()));
+        let Some(bytes) = found else {
+            let absent = down.is_empty();
+            return Event::FetchFailed { blob, absent };
+        };
+        own.write(&bytes).unwrap();
+        match form {
+            Form::Document => Event::Document { blob, bytes },
+            Form::Blob | Form::Update => Event::Fetched { blob },
         }
     }
 
     /// The receiver's machine decides; its answer goes straight back.
     fn deliver(&mut self, from: Who, cycle: Cycle, blob: BlobId, to: Hotkey) {
+        if self.mute.contains(&from) {
+            let answer = Delivery::Unreachable("lost".to_owned());
+            let event = Event::Delivered { blob, to, answer };
+            self.nodes.get_mut(&from).unwrap().inbox.push_back(event);
+            return;
+        }
         let bytes = self.nodes[&from].store.read(blob).unwrap();
         let hotkey = self.nodes[&from].character.identity.hotkey;
         let receiver = *self

@@ -1,0 +1,79 @@
+//! What the command says about itself.
+
+use super::connito;
+
+fn printed(arguments: &[&str]) -> String {
+    let output = connito(arguments).output().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {complaint}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The commands that `--help` lists, without the one that clap adds.
+fn commands() -> Vec<String> {
+    let help = printed(&["--help"]);
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands: Vec<String> = listed
+        .map_while(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .map(str::to_owned)
+        .collect();
+    assert!(!commands.is_empty(), "{help}");
+    commands
+}
+
+/// What should not happen: an option that changes its name, meaning or default without anybody
+/// having read the new text.
+#[test]
+fn help_of_the_program_and_of_every_command_is_as_it_was_read() {
+    insta::assert_snapshot!("connito", printed(&["--help"]));
+    for command in commands() {
+        insta::assert_snapshot!(command.clone(), printed(&[command.as_str(), "--help"]));
+    }
+}
+
+#[test]
+fn bad_usage_ends_with_two_and_points_at_the_help() {
+    let cases: [&[&str]; 9] = [
+        &[],
+        &["lokalnet"],
+        &["localnet", "--cycle", "5"],
+        &["localnet", "--cycles", "0"],
+        &["localnet", "--miners", "many"],
+        &["localnet", "--block-time", "250"],
+        &["localnet", "--port", "70000"],
+        &["miner"],
+        &["replay"],
+    ];
+    for arguments in cases {
+        let output = connito(arguments).output().unwrap();
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {complaint}");
+        assert!(complaint.contains("--help"), "{arguments:?}: {complaint}");
+        assert!(output.stdout.is_empty(), "{arguments:?} printed a result");
+    }
+}
+
+#[test]
+fn completions_of_every_shell_name_every_command() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = printed(&["completions", shell]);
+        for command in commands() {
+            assert!(script.contains(&command), "{shell} does not know {command}");
+        }
+    }
+}
+
+/// What should not happen: `connito completions bash | head -1` ending in a panic.
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = connito(["completions", "bash"])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{complaint}");
+    assert_eq!(complaint, "");
+}

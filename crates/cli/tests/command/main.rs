@@ -1,0 +1,21 @@
+//! The command's surface: what it says about itself, and what it says about input that it cannot use.
+//!
+//! Runs the real binary. Nothing here starts a network.
+
+mod bad_input;
+mod help;
+
+use std::ffi::OsStr;
+use std::process::Command;
+
+/// The command as it behaves in a pipe that is 100 columns wide.
+fn connito(arguments: impl IntoIterator<Item: AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_connito"));
+    command
+        .args(arguments)
+        .env("COLUMNS", "100")
+        .env("NO_COLOR", "1")
+        .env_remove("CLICOLOR_FORCE")
+        .env_remove("CONNITO_LOG");
+    command
+}
