@@ -4,8 +4,8 @@
 //! and numbers. A learner keeps the last state that it loaded, so that a cycle's jobs do not read it
 //! again. It knows no chain, no clock and no peer; "now" is a block that it is told.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 
 use connito_engine::data::documents::TokenDocuments;
 use connito_protocol::ids::{BlobId, Block, GroupId, Seed, StateId};
@@ -22,6 +22,7 @@ use crate::aggregate::{Accepted, Outer, damped, outer_step, reference_norm};
 use crate::backend::{Backend, BackendError, FixedParts, TrainingPlan};
 use crate::shard::{Layout, Shard};
 use crate::store::{BlobStore, StoreError};
+use crate::update;
 use crate::wire::{self, Rejection};
 
 /// Does jobs, one after the other.
@@ -306,7 +307,7 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         let mut earlier: Vec<(Candidate, Shard)> = Vec::new();
         for candidate in &job.remembered {
             // What cannot be read any more cannot be compared with; nobody is charged for that.
-            if let Ok(Ok((_, update))) = self.read_update(candidate) {
+            if let Ok(Ok(update)) = self.read_update(candidate) {
                 earlier.push((candidate.clone(), update));
             }
         }
@@ -352,7 +353,7 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             return Ok(Err(ReasonCode::Duplicate));
         }
         let update = match self.read_update(candidate)? {
-            Ok((_, update)) => update,
+            Ok(update) => update,
             Err(rejection) => return Ok(Err(rejection.code)),
         };
         let state = self.state.as_ref().map(|state| &state.manifest);
@@ -376,14 +377,10 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         })
     }
 
-    fn read_update(
-        &self,
-        candidate: &Candidate,
-    ) -> Result<Result<(Codec, Shard), Rejection>, JobError> {
+    fn read_update(&self, candidate: &Candidate) -> Result<Result<Shard, Rejection>, JobError> {
         let layout = self.layout(candidate.group)?;
         let bytes = self.store.read(candidate.update)?;
-        Ok(wire::decode(&bytes, layout)
-            .and_then(|(codec, shard)| complete_experts(&shard, layout).map(|()| (codec, shard))))
+        Ok(update::read(&bytes, layout))
     }
 
     fn measure(
@@ -526,7 +523,7 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         let mut updates = Vec::new();
         for weighted in &own {
             let bytes = self.store.read(weighted.update)?;
-            let (_, update) = wire::decode(&bytes, &layout)
+            let update = update::read(&bytes, &layout)
                 .map_err(|error| unusable("accepted update", weighted.update, &error))?;
             updates.push((update, weighted.weight));
         }
@@ -579,22 +576,6 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
 fn damage(update: &mut Shard) {
     let values = update.0.values_mut().flat_map(|tensor| &mut tensor.values);
     values.for_each(|value| *value *= DAMAGE);
-}
-
-/// An expert that is listed carries all of its tensors. Tensors of one expert share all of
-/// their name but its last two parts.
-fn complete_experts(update: &Shard, layout: &Layout) -> Result<(), Rejection> {
-    let expert = |name: &str| name.rsplitn(3, '.').nth(2).unwrap_or(name).to_owned();
-    let listed: BTreeSet<String> = update.0.keys().map(|name| expert(name)).collect();
-    let missing = layout
-        .keys()
-        .find(|name| listed.contains(&expert(name)) && !update.0.contains_key(*name));
-    missing.map_or(Ok(()), |name| {
-        Err(Rejection {
-            code: ReasonCode::MissingTensor,
-            detail: format!("{name} is missing while its expert is listed"),
-        })
-    })
 }
 
 fn unusable(what: &'static str, id: BlobId, error: &dyn std::error::Error) -> JobError {

@@ -20,6 +20,7 @@ pub mod shard;
 pub mod store;
 pub mod task;
 pub mod toy;
+pub mod update;
 pub mod wire;
 
 pub use engine_backend::EngineBackend;

@@ -2,6 +2,8 @@
 //!
 //! Runs the real binary. Nothing here starts a network.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod bad_input;
 mod help;
 

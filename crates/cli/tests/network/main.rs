@@ -4,6 +4,8 @@
 //! One network runs at a time: two would measure each other's machine. The base model is made once,
 //! by whichever test comes first. Waits for lines and for processes to end, never for a time to pass.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod localnet;
 mod progress;
 mod restarts;
