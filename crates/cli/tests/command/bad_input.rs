@@ -270,67 +270,63 @@ fn nowhere() -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
+/// The configuration of a role whose key is in this file, with more lines from line 5 on.
+fn config(hotkey: &str, more: &str) -> String {
+    let chain = nowhere();
+    format!(
+        "chain = \"{chain}\"\nhotkey = \"{hotkey}\"\nfolder = \"role\"\njournal = \"role/journal\"\n{more}"
+    )
+}
+
 #[test]
-fn configurations_and_keys_that_cannot_be_used_are_named_by_file_line_or_key() {
+fn configurations_that_cannot_be_read_are_named_by_file_line_and_key() {
     let ground = Ground::new();
-    let pair = Keypair::from_seed(&[7; 32]);
-    for name in ["good.json", "open.json"] {
-        keys::write(&ground.path(name), &pair).unwrap();
-    }
-    let open = std::fs::Permissions::from_mode(0o644);
-    std::fs::set_permissions(ground.path("open.json"), open).unwrap();
-    let config = |name: &str, hotkey: &str, more: &str| {
-        let chain = nowhere();
-        let text = format!(
-            "chain = \"{chain}\"\nhotkey = \"{hotkey}\"\nfolder = \"role\"\njournal = \"role/journal\"\n{more}"
-        );
-        ground.write(name, text);
-    };
-    config("wrong-key.toml", "good.json", "thread = 2\n");
-    config("wrong-type.toml", "good.json", "threads = \"two\"\n");
-    config("open.toml", "open.json", "");
-    config("no-hotkey.toml", "absent.json", "");
-    config("deaf.toml", "good.json", "");
-    config("alone.toml", "good.json", "");
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
-    config(
-        "taken.toml",
-        "good.json",
-        &format!("listen = \"{address}\"\n"),
-    );
-    ground.write(
-        "url.toml",
-        "chain = \"not a url\"\nhotkey = \"good.json\"\nfolder = \"r\"\njournal = \"r/j\"\n",
-    );
+    ground.write("latin.toml", b"# caf\xe9\n");
     ground.write("torn.toml", "chain = \"http://127\n");
     ground.write("short.toml", "chain = \"http://127.0.0.1:1\"\n");
-    ground.write("latin.toml", b"# caf\xe9\n");
-    let port: &'static str = address.port().to_string().leak();
+    ground.write("key.toml", config("key.json", "thread = 2\n"));
+    ground.write("type.toml", config("key.json", "threads = \"two\"\n"));
     ground.check(&[
         row("miner --config absent.toml", 2, &["absent.toml"]),
         row("miner --config latin.toml", 2, &["latin.toml"]),
         row("miner --config torn.toml", 2, &["torn.toml", "line 1"]),
         row("miner --config short.toml", 2, &["short.toml", "hotkey"]),
         row(
-            "miner --config wrong-key.toml",
+            "miner --config key.toml",
             2,
-            &["wrong-key.toml", "line 5", "thread"],
+            &["key.toml", "line 5", "thread"],
         ),
-        row(
-            "miner --config wrong-type.toml",
-            2,
-            &["wrong-type.toml", "line 5"],
-        ),
-        row(
-            "chain --config wrong-key.toml",
-            2,
-            &["wrong-key.toml", "line"],
-        ),
+        row("miner --config type.toml", 2, &["type.toml", "line 5"]),
+        row("chain --config key.toml", 2, &["key.toml", "line"]),
+    ]);
+}
+
+#[test]
+fn a_role_that_cannot_start_names_the_key_the_port_or_the_chain() {
+    let ground = Ground::new();
+    let pair = Keypair::from_seed(&[7; 32]);
+    for name in ["key.json", "open.json"] {
+        keys::write(&ground.path(name), &pair).unwrap();
+    }
+    let open = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(ground.path("open.json"), open).unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let port: &'static str = address.port().to_string().leak();
+    let elsewhere = config("key.json", "").replacen("http://", "not a url ", 1);
+    ground.write("open.toml", config("open.json", ""));
+    ground.write("keyless.toml", config("absent.json", ""));
+    ground.write("elsewhere.toml", elsewhere);
+    ground.write("alone.toml", config("key.json", ""));
+    ground.write(
+        "taken.toml",
+        config("key.json", &format!("listen = \"{address}\"\n")),
+    );
+    ground.check(&[
         row("miner --config open.toml", 2, &["open.json", "0600"]),
-        row("miner --config no-hotkey.toml", 2, &["absent.json"]),
-        row("miner --config url.toml", 2, &["not a url"]),
-        row("validator --config deaf.toml", 2, &["listen"]),
+        row("miner --config keyless.toml", 2, &["absent.json"]),
+        row("miner --config elsewhere.toml", 2, &["not a url"]),
+        row("validator --config alone.toml", 2, &["listen"]),
         row("validator --config taken.toml", 3, &[port]),
         // Waits for its chain as long as a chain may take to start.
         row("miner --config alone.toml", 3, &["http://127.0.0.1:"]),
