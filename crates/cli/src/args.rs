@@ -79,8 +79,8 @@ pub(crate) struct LocalnetArguments {
     /// Print the summary as JSON on standard output, and progress as JSON lines on standard error
     #[arg(long)]
     pub(crate) json: bool,
-    /// Port of the chain; the owner gets the next one, validators the ones after [0: any free ones]
-    #[arg(long, default_value_t = 0)]
+    /// Port of the chain; the owner gets the next one, validators the ones after [default: 0, any free ones]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub(crate) port: u16,
 }
 

@@ -79,8 +79,15 @@ pub(crate) async fn run(arguments: LocalnetArguments) -> Result<(), Failure> {
 }
 
 async fn rehearse(arguments: &LocalnetArguments, screen: &mut Screen) -> Result<Summary, Failure> {
-    let out = fresh_folder(&arguments.out)?;
+    // Everything that can be found wrong is found before an earlier run's folder is touched.
+    check_folder(&arguments.out)?;
+    let ports = plan::ports(arguments.port, 2 + arguments.validators)?;
+    let groups = groups(arguments)?;
     let data = absolute(&arguments.text.data)?;
+    let sources = data.iter().chain(&arguments.model);
+    for source in sources {
+        outside(source, &arguments.out)?;
+    }
     let corpus = Corpus::load(&data, arguments.seed).input()?;
     let (base, model) = match &arguments.model {
         Some(folder) => (
@@ -89,7 +96,7 @@ async fn rehearse(arguments: &LocalnetArguments, screen: &mut Screen) -> Result<
         ),
         None => tokio::task::block_in_place(|| Base::for_corpus(&corpus, arguments.seed, screen))?,
     };
-    let groups = groups(arguments, base.model.config())?;
+    enough_experts(groups, base.model.config())?;
     let block_time = match arguments.block_time {
         Some(time) => time.0,
         None => tokio::task::block_in_place(|| pace(arguments, (&base, groups), &corpus))?,
@@ -98,6 +105,7 @@ async fn rehearse(arguments: &LocalnetArguments, screen: &mut Screen) -> Result<
     let heldout = corpus
         .heldout(&base.tokenizer, (length, HELDOUT_DOCUMENTS))
         .input()?;
+    let out = fresh_folder(&arguments.out)?;
     harvest::write_heldout(&out.join("heldout.jsonl"), &heldout)?;
     let given = Given {
         out: &out,
@@ -105,6 +113,7 @@ async fn rehearse(arguments: &LocalnetArguments, screen: &mut Screen) -> Result<
         block_time,
         groups,
         data,
+        ports,
     };
     let plan = Plan::make(arguments, &given)?;
     introduce(screen, &plan, block_time);
@@ -276,12 +285,11 @@ fn states(task: &TaskManifest, story: &Story, cycles: u64) -> Vec<StateId> {
     states
 }
 
-fn groups(arguments: &LocalnetArguments, config: &ModelConfig) -> Result<u16, Failure> {
+fn groups(arguments: &LocalnetArguments) -> Result<u16, Failure> {
     let files = arguments.text.data.len();
-    let default = if files == 0 {
-        2
-    } else {
-        u16::try_from(files).unwrap_or(u16::MAX)
+    let default = match files {
+        0 => 2,
+        _ => u16::try_from(files).unwrap_or(u16::MAX),
     };
     let groups = arguments.groups.unwrap_or(default);
     let domains = if files == 0 { BUILTIN_DOMAINS } else { files };
@@ -290,13 +298,17 @@ fn groups(arguments: &LocalnetArguments, config: &ModelConfig) -> Result<u16, Fa
             "--groups {groups} leaves groups without text: there are {domains} domains"
         )));
     }
-    if usize::from(groups) > config.n_routed_experts {
-        return Err(Failure::Input(anyhow!(
-            "{groups} groups cannot share {} experts",
-            config.n_routed_experts
-        )));
-    }
     Ok(groups)
+}
+
+fn enough_experts(groups: u16, config: &ModelConfig) -> Result<(), Failure> {
+    if usize::from(groups) <= config.n_routed_experts {
+        return Ok(());
+    }
+    Err(Failure::Input(anyhow!(
+        "{groups} groups cannot share {} experts",
+        config.n_routed_experts
+    )))
 }
 
 const BUILTIN_DOMAINS: usize = connito_engine::data::builtin::BuiltinDomain::ALL.len();
@@ -339,19 +351,46 @@ fn pace(
     Ok(needed.max(DEFAULT_BLOCK_TIME))
 }
 
-/// Makes the folder for results; an earlier run's is replaced, anything else is left alone.
-fn fresh_folder(out: &Path) -> Result<PathBuf, Failure> {
-    let refused = |what| move || format!("{} cannot be {what}", out.display());
-    let occupied = out
-        .read_dir()
-        .is_ok_and(|mut entries| entries.next().is_some());
-    if occupied && !out.join(MARKER).is_file() {
+/// Refuses a folder for results that holds anything but an earlier run.
+fn check_folder(out: &Path) -> Result<(), Failure> {
+    let shown = out.display();
+    if out.exists() && !out.is_dir() {
+        return Err(Failure::Input(anyhow!("{shown} is not a folder")));
+    }
+    if is_occupied(out) && !out.join(MARKER).is_file() {
         return Err(Failure::Input(anyhow!(
-            "{} is not empty and not the result of an earlier run; choose another folder with --out",
+            "{shown} is not empty and not the result of an earlier run; choose another folder with --out"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses to read from the folder that is about to be replaced.
+fn outside(source: &Path, out: &Path) -> Result<(), Failure> {
+    let (Ok(real_source), Ok(real_out)) = (source.canonicalize(), out.canonicalize()) else {
+        // What does not exist is reported by whoever reads it.
+        return Ok(());
+    };
+    if real_source.starts_with(&real_out) {
+        return Err(Failure::Input(anyhow!(
+            "{} lies in {}, which is replaced; choose another folder with --out",
+            source.display(),
             out.display()
         )));
     }
-    if occupied {
+    Ok(())
+}
+
+fn is_occupied(folder: &Path) -> bool {
+    folder
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// Makes the folder for results, in place of an earlier run's. The folder has been checked.
+fn fresh_folder(out: &Path) -> Result<PathBuf, Failure> {
+    let refused = |what| move || format!("{} cannot be {what}", out.display());
+    if is_occupied(out) {
         std::fs::remove_dir_all(out)
             .with_context(refused("replaced"))
             .environment()?;

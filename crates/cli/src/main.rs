@@ -13,6 +13,7 @@ mod pretrain;
 mod replay;
 mod roles;
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
             EnvFilter::try_from_env("CONNITO_LOG").unwrap_or_else(|_| EnvFilter::new("warn")),
         )
@@ -47,14 +49,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Completions { shell } => {
-            let name = "connito";
-            clap_complete::generate(
-                shell,
-                &mut Arguments::command(),
-                name,
-                &mut std::io::stdout(),
-            );
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "connito", &mut script);
+            output::print(String::from_utf8_lossy(&script).trim_end())
         }
     }
 }

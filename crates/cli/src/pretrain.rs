@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use anyhow::anyhow;
 use connito_engine::pretrain::PretrainProgress;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -13,6 +14,13 @@ use crate::output::print;
 
 /// Runs the command.
 pub(crate) fn run(arguments: &PretrainArguments) -> Result<(), Failure> {
+    if let Some(out) = arguments
+        .out
+        .as_ref()
+        .filter(|out| out.exists() && !out.is_dir())
+    {
+        return Err(Failure::Input(anyhow!("{} is not a folder", out.display())));
+    }
     let corpus = Corpus::load(&arguments.text.data, arguments.seed).input()?;
     let mut bar = Bar {
         bar: ProgressBar::new(0),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Context;
 use connito_node::driver;
 use connito_node::journal::Journal;
 use connito_protocol::event::{Effect, Event};
@@ -29,8 +30,9 @@ struct Replayed {
 /// Replays and prints what the journal holds; fails at the first effect that differs.
 pub(crate) fn run(arguments: &ReplayArguments) -> Result<(), Failure> {
     let (character, steps): (Character, Vec<Step>) = Journal::read(&arguments.journal).input()?;
-    let machine =
-        driver::replay(&character, &steps).map_err(|error| Failure::Check(error.into()))?;
+    let machine = driver::replay(&character, &steps)
+        .with_context(|| format!("{} cannot be replayed", arguments.journal.display()))
+        .map_err(Failure::Check)?;
     let blocks: Vec<u64> = steps
         .iter()
         .filter_map(|step| match &step.event {

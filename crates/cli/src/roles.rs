@@ -107,6 +107,11 @@ pub(crate) async fn participant(
     config: RoleConfig,
     stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
+    if config.conduct == MinerConduct::Copying && config.victim.is_none() {
+        return Err(Failure::Input(anyhow!(
+            "a copying miner needs the key `victim`"
+        )));
+    }
     let keypair = Arc::new(keys::read(&config.hotkey).input()?);
     let listener = match (kind, config.listen) {
         (Kind::Miner, _) => None,
@@ -166,10 +171,7 @@ async fn role_of(kind: Kind, config: &RoleConfig, chain: &impl Chain) -> Result<
         }),
         (Kind::Validator, ..) => Ok(Role::Validator),
         (Kind::Miner, MinerConduct::Copying, Some(victim)) => Ok(Role::Copier { victim }),
-        (Kind::Miner, MinerConduct::Copying, None) => Err(Failure::Input(anyhow!(
-            "a copying miner needs the key `victim`"
-        ))),
-        (Kind::Miner, MinerConduct::Honest | MinerConduct::Damaging, _) => Ok(Role::Miner),
+        (Kind::Miner, ..) => Ok(Role::Miner),
     }
 }
 

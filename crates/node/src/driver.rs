@@ -74,9 +74,10 @@ pub enum DriverError {
     /// The journal cannot be read or written.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The journal belongs to another version of the machine.
+    /// The machine does something else than what was recorded.
     #[error(
-        "record {line} of the journal asks for other effects than this program: it was written by another version"
+        "record {line} of the journal asks for other effects than this program: the journal was \
+         altered, or written by another version"
     )]
     Diverged {
         /// The record, the header being line 1.
@@ -155,7 +156,7 @@ impl<C: Chain + 'static> Driver<C> {
             compute,
             transfers: Arc::new(Semaphore::new(PARALLEL_TRANSFERS)),
             answers: BTreeMap::new(),
-            next_ticket: 0,
+            next_ticket: first_free_ticket(&steps),
             block: last.unwrap_or_default(),
             shown: None,
             largest_upload: 0,
@@ -438,6 +439,15 @@ async fn fetched(blobs: &DiskBlobs, client: &BlobClient, fetch: &Fetch) -> Event
             },
         },
     }
+}
+
+/// Tickets are not given out twice in one journal.
+fn first_free_ticket(steps: &[Step]) -> u64 {
+    let tickets = steps.iter().filter_map(|step| match step.event {
+        Event::Uploaded { ticket, .. } => Some(ticket + 1),
+        _ => None,
+    });
+    tickets.max().unwrap_or(0)
 }
 
 /// Whether the same upload may be taken a little later.

@@ -70,6 +70,8 @@ pub(crate) struct Given<'a> {
     pub(crate) groups: u16,
     /// Absolute paths of the data files.
     pub(crate) data: Vec<PathBuf>,
+    /// Of the chain, the owner and the validators, in this order.
+    pub(crate) ports: Vec<u16>,
 }
 
 /// The rules of a rehearsal at this pace.
@@ -84,7 +86,7 @@ pub(crate) fn rules(block_time: Duration) -> Rules {
 impl Plan {
     /// Decides everything and writes keys and configurations.
     pub(crate) fn make(arguments: &LocalnetArguments, given: &Given<'_>) -> Result<Self, Failure> {
-        let ports = ports(arguments.port, 2 + arguments.validators)?;
+        let ports = &given.ports;
         let mut plan = Self {
             chain: chain_config(arguments, given, ports[0]),
             chain_config_file: given.out.join("config/chain.toml"),
@@ -224,7 +226,7 @@ fn loopback(port: u16) -> SocketAddr {
 
 /// Consecutive ports from `first`, or any free ones. They are tried here so that a port in use is
 /// found before anything is started.
-fn ports(first: u16, count: u16) -> Result<Vec<u16>, Failure> {
+pub(crate) fn ports(first: u16, count: u16) -> Result<Vec<u16>, Failure> {
     let mut held = Vec::new();
     for number in 0..count {
         let port = match first {
