@@ -416,14 +416,20 @@ mod tests {
     }
 
     proptest! {
-        /// Total and canonical: whatever is accepted is what would be written.
+        /// Total and canonical: whatever is accepted is what would be written, but for a value
+        /// that the flip has made subnormal, which is read as zero.
         #[test]
-        fn a_file_with_a_flipped_bit_is_refused_or_is_another_canonical_file(position in 0..400_usize, bit in 0..8_u8) {
+        fn a_file_with_a_flipped_bit_is_refused_or_is_another_canonical_file(
+            position in any::<proptest::sample::Index>(), bit in 0..8_u8,
+        ) {
             let mut bytes = encode(&shard(), Codec::F32);
-            let position = position % bytes.len();
+            let position = position.index(bytes.len());
             bytes[position] ^= 1 << bit;
             if let Ok((codec, read)) = decode(&bytes, &shard().layout()) {
-                prop_assert_eq!(encode(&read, codec), bytes);
+                // Values are four bytes wide and end with the file.
+                let start = bytes.len() - (bytes.len() - position).next_multiple_of(4);
+                let value = f32::from_le_bytes(bytes[start..start + 4].try_into().unwrap());
+                prop_assert!(encode(&read, codec) == bytes || value.is_subnormal());
             }
         }
 
