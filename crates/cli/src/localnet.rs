@@ -194,12 +194,7 @@ fn hear(
 
 fn is_over(plan: &Plan, story: &Story, schedule: &Schedule, cycles: u64) -> bool {
     let all_ready = story.cycles.get(&Cycle(cycles)).is_some_and(|next| {
-        let validators = plan
-            .actors
-            .iter()
-            .filter(|actor| actor.kind == crate::roles::Kind::Validator);
-        validators
-            .into_iter()
+        plan.validators()
             .all(|actor| next.ready.contains_key(&actor.name))
     });
     let last = cycles.checked_sub(1).map(Cycle);
@@ -246,6 +241,7 @@ fn conclude(
     let evidence = verdict::Evidence {
         plan,
         story,
+        task_id: id,
         task: &task,
         cycles,
         store: &store,

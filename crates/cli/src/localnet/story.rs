@@ -36,8 +36,6 @@ pub(crate) struct Story {
 /// Everything known of a cycle.
 #[derive(Debug, Default)]
 pub(crate) struct CycleStory {
-    /// Whether more than half of the stake reported, as each role read it off the chain.
-    pub(crate) quorum: bool,
     /// The verdicts, as the first role to see them read them off the chain.
     pub(crate) verdicts: Option<Vec<Verdict>>,
     /// Roles that read other verdicts off the same chain.
@@ -56,8 +54,6 @@ pub(crate) struct CycleStory {
     pub(crate) ready: BTreeMap<String, (Block, StateId)>,
     /// Bytes of updates that validators received.
     pub(crate) bytes_sent: u64,
-    /// Jobs that ended without a result: role and cause.
-    pub(crate) failed_jobs: Vec<(String, String)>,
     /// How often each validator finished measuring.
     pub(crate) measured: BTreeMap<String, u32>,
 }
@@ -179,6 +175,10 @@ impl Story {
             Milestone::BaseReady { cycle, state } => {
                 if !self.cycles.contains_key(cycle) {
                     news.push(News::Began(*cycle));
+                    // What miners did belongs to the cycle before.
+                    self.miners
+                        .values_mut()
+                        .for_each(|state| *state = MinerState::Waiting);
                 }
                 self.cycle(*cycle)
                     .ready
@@ -206,9 +206,6 @@ impl Story {
             Milestone::Concluded { .. } => self.on_concluded(owned, milestone, news),
             Milestone::JobFailed { cycle, cause } => {
                 let what = format!("cycle {cycle}: {cause}");
-                self.cycle(*cycle)
-                    .failed_jobs
-                    .push((owned.clone(), cause.clone()));
                 news.push(News::Trouble { name: owned, what });
             }
             Milestone::TaskRefused { reason } => news.push(News::Trouble {
@@ -227,9 +224,9 @@ impl Story {
     fn on_judged(&mut self, name: String, milestone: &Milestone, news: &mut Vec<News>) {
         let Milestone::Judged {
             cycle,
-            quorum,
             verdicts,
             rewards,
+            ..
         } = milestone
         else {
             return;
@@ -237,7 +234,6 @@ impl Story {
         let story = self.cycle(*cycle);
         match &story.verdicts {
             None => {
-                story.quorum = *quorum;
                 story.verdicts = Some(verdicts.clone());
                 story.rewards = Some(rewards.clone());
                 news.push(News::Judged(*cycle));

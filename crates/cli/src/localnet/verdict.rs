@@ -9,8 +9,8 @@ use connito_learning::Learner;
 use connito_learning::task::read_state;
 use connito_node::blobs::DiskBlobs;
 use connito_protocol::assignment::assigned_group;
-use connito_protocol::ids::{Cycle, Hotkey, StateId};
-use connito_protocol::job::{Job, MergeJob, Outcome, Weighted};
+use connito_protocol::ids::{BlobId, Cycle, Hotkey, StateId};
+use connito_protocol::job::{Job, MergeJob, Merged, Outcome, Weighted};
 use connito_protocol::manifest::{Document, StateManifest, TaskManifest};
 use connito_protocol::partition;
 use connito_protocol::reason::ReasonCode;
@@ -29,6 +29,7 @@ use crate::roles::Kind;
 pub(crate) struct Evidence<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) story: &'a Story,
+    pub(crate) task_id: BlobId,
     pub(crate) task: &'a TaskManifest,
     pub(crate) cycles: u64,
     pub(crate) store: &'a DiskBlobs,
@@ -51,7 +52,7 @@ pub(crate) fn broken(evidence: &Evidence<'_>, judge: &mut Judge) -> Result<Vec<S
         verdicts_are_fair(evidence, (cycle, story), &mut broken);
         rewards_add_up(cycle, story, &mut broken);
         states_agree(evidence, (cycle, story), &schedule, &mut broken);
-        everyone_adopts(evidence, cycle, &schedule, &mut broken);
+        validators_adopt(evidence, cycle, &schedule, &mut broken);
         gate_is_respected(cycle, story, &mut broken);
         recomputed(evidence, cycle, judge, &mut broken)?;
     }
@@ -145,12 +146,7 @@ fn states_agree(
         schedule.opens(cycle, Window::Score),
         schedule.closes(cycle, Window::Vote),
     );
-    for actor in evidence
-        .plan
-        .actors
-        .iter()
-        .filter(|actor| actor.kind == Kind::Validator)
-    {
+    for actor in evidence.plan.validators() {
         let up = !evidence.restarted_within(actor, evaluate.0.0.saturating_sub(1), evaluate.1.0);
         if up && !story.committed.contains_key(&actor.hotkey) {
             broken.push(format!(
@@ -161,8 +157,8 @@ fn states_agree(
     }
 }
 
-/// Every role has the canonical state before the next Distribute window ends.
-fn everyone_adopts(
+/// Every validator holds the canonical state before the next Distribute window ends.
+fn validators_adopt(
     evidence: &Evidence<'_>,
     cycle: Cycle,
     schedule: &Schedule,
@@ -179,12 +175,7 @@ fn everyone_adopts(
         schedule.closes(cycle, Window::Vote),
         schedule.closes(next, Window::Distribute),
     );
-    for actor in evidence
-        .plan
-        .actors
-        .iter()
-        .filter(|actor| actor.kind == Kind::Validator)
-    {
+    for actor in evidence.plan.validators() {
         let ready = evidence
             .story
             .cycles
@@ -256,19 +247,29 @@ fn recomputed(
         .cycles
         .get(&cycle)
         .and_then(|story| story.passed);
-    if passed == Some(true) && !repeats(evidence, (cycle, *before, &child), judge)? {
-        broken.push(format!(
-            "cycle {cycle}: merging the accepted updates again gives other bytes"
-        ));
+    if passed == Some(true) {
+        match merged_again(evidence, (cycle, *before, &child), judge)? {
+            Some(merged) if merged.candidate != child.groups => broken.push(format!(
+                "cycle {cycle}: merging the accepted updates again gives other bytes"
+            )),
+            Some(merged) if !merged.passes() => broken.push(format!(
+                "cycle {cycle}: the new state measures worse on the gate's data when measured again"
+            )),
+            Some(_) => {}
+            None => broken.push(format!(
+                "cycle {cycle}: its archive or updates cannot be read again"
+            )),
+        }
     }
     Ok(())
 }
 
-fn repeats(
+/// The merge of a cycle, done once more from what lies in the store; `None` when it cannot be.
+fn merged_again(
     evidence: &Evidence<'_>,
     (cycle, base, child): (Cycle, StateId, &StateManifest),
     judge: &mut Judge,
-) -> Result<bool, Failure> {
+) -> Result<Option<Merged>, Failure> {
     let archive = child
         .archive
         .map(|id| evidence.store.get(&id))
@@ -278,14 +279,11 @@ fn repeats(
         .as_deref()
         .map(connito_protocol::manifest::CycleArchive::from_bytes);
     let Some(Ok(archive)) = archive else {
-        return Ok(false);
+        return Ok(None);
     };
     let job = Job::Merge(MergeJob {
         cycle,
-        task: evidence
-            .story
-            .task
-            .unwrap_or(connito_protocol::ids::BlobId([0; 32])),
+        task: evidence.task_id,
         state: base,
         seed: seed(Draw::Gate, archive.seeded.hash, cycle),
         accepted: child
@@ -299,9 +297,10 @@ fn repeats(
             .collect(),
     });
     let outcome = judge.learner().run(&job, &Default::default);
-    Ok(
-        matches!(outcome, Outcome::Merged(merged) if merged.candidate == child.groups && merged.passes()),
-    )
+    Ok(match outcome {
+        Outcome::Merged(merged) => Some(merged),
+        Outcome::Trained(_) | Outcome::Scored { .. } | Outcome::Failed { .. } => None,
+    })
 }
 
 /// The final loss is below the base's over all domains together, and in none worse by more than one
@@ -340,6 +339,13 @@ impl Plan {
     /// The participant with this hotkey.
     pub(crate) fn actor(&self, hotkey: Hotkey) -> Option<&Actor> {
         self.actors.iter().find(|actor| actor.hotkey == hotkey)
+    }
+
+    /// Those who score and vote.
+    pub(crate) fn validators(&self) -> impl Iterator<Item = &Actor> {
+        self.actors
+            .iter()
+            .filter(|actor| actor.kind == Kind::Validator)
     }
 
     /// What people call it.
