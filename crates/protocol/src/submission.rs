@@ -368,6 +368,39 @@ mod tests {
         );
     }
 
+    /// Valid in every other respect, opening included: the claim alone decides, before any opening.
+    #[test]
+    fn a_seal_for_another_group_or_cycle_is_refused_by_name() {
+        let claims = [
+            (Cycle(0), GroupId(5), ReasonCode::WrongGroup),
+            (Cycle(3), GroupId(0), ReasonCode::WrongCycle),
+        ];
+        for (cycle, group, code) in claims {
+            let update = BlobId([8; 32]);
+            let binding = Binding {
+                cycle,
+                group,
+                ..binding(BASE)
+            };
+            let seal = binding.seal(update, &SALT);
+            let sealed = Announcement::Sealed { cycle, group, seal };
+            let revealed = Announcement::Revealed {
+                cycle,
+                group,
+                seal,
+                update,
+                salt: SALT,
+            };
+            let submissions = collected(&[(miner(), 35, sealed)], &[(miner(), 38, revealed)]);
+            assert_eq!(submissions[0].opening, Opening::Refused(code));
+            assert_eq!(
+                submissions[0].group,
+                GroupId(0),
+                "it is judged in its own group"
+            );
+        }
+    }
+
     #[test]
     fn a_seal_before_the_window_is_no_submission() {
         let seal = binding(BASE).seal(BlobId([8; 32]), &SALT);
