@@ -1,74 +1,35 @@
 //! What can go wrong between a folder, a batch and a model. One variant per thing a caller can mend;
 //! every message names the file, key, tensor, sequence or expert at fault, and causes are sources only.
 
-use std::path::PathBuf;
-
-use crate::config::ConfigError;
+use crate::checkpoint::CheckpointError;
+use crate::routing::RoutingError;
 
 /// Why a model could not be read, written, run or trained.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// A file could not be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
+    /// A folder is no usable checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A routing or a set of experts does not fit the model.
+    #[error(transparent)]
+    Routing(#[from] RoutingError),
+    /// The operating system refuses threads.
+    #[error("cannot start {threads} threads")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
         /// What the operating system said.
         #[source]
-        source: std::io::Error,
+        source: rayon::ThreadPoolBuildError,
     },
-    /// A file could not be written.
-    #[error("cannot write {}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A `config.json` does not describe a model that this engine runs.
-    #[error("unusable configuration {}", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// The key at fault.
-        #[source]
-        source: ConfigError,
-    },
-    /// A weights file is truncated or is no safetensors file.
-    #[error("{} is not a complete safetensors file", path.display())]
-    Safetensors {
-        /// The file.
-        path: PathBuf,
-        /// Where its structure breaks.
-        #[source]
-        source: safetensors::SafeTensorError,
-    },
-    /// A `model.safetensors.index.json` is not one.
-    #[error("{} is not an index of weights files", path.display())]
-    Index {
-        /// The file.
-        path: PathBuf,
-        /// Where its syntax breaks.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// An index names something other than a file beside it.
-    #[error("{} lists {file:?}, which is not a file name", path.display())]
-    IndexEntry {
-        /// The index.
-        path: PathBuf,
-        /// What it lists.
-        file: String,
-    },
-    /// The model has no tensor of this name, or the checkpoint lacks it.
+    /// The model has no tensor of this name, or it is not in memory.
     #[error("tensor {name} is missing")]
     MissingTensor {
         /// The tensor.
         name: String,
     },
-    /// The checkpoint holds a tensor that the configured model does not have.
+    /// A tensor does not belong to the configured model.
     #[error("tensor {name} does not belong to the configured model")]
     UnexpectedTensor {
         /// The tensor.
@@ -83,14 +44,6 @@ pub enum EngineError {
         expected: Vec<usize>,
         /// The shape that was given; one number when only a count of values was.
         found: Vec<usize>,
-    },
-    /// A tensor is stored in a type that is not read here.
-    #[error("tensor {name} is stored as {element_type}, only f32, f16 and bf16 are read")]
-    ElementType {
-        /// The tensor.
-        name: String,
-        /// Its type, as safetensors spells it.
-        element_type: String,
     },
     /// There is nothing to compute a loss over.
     #[error("no sequences were given")]
@@ -115,33 +68,22 @@ pub enum EngineError {
         /// `vocab_size`.
         vocabulary: usize,
     },
-    /// A layer and expert were named that are not a routed expert of this model.
-    #[error("layer {layer} has no routed expert {expert}")]
-    NoSuchExpert {
-        /// The layer, from 0.
-        layer: usize,
-        /// The expert, from 0.
-        expert: usize,
-    },
-    /// Routing was restricted in a layer without routed experts.
-    #[error("layer {layer} has no routed experts")]
-    NoSuchMoeLayer {
-        /// The layer, from 0.
-        layer: usize,
-    },
-    /// Masked routing says nothing about one of the model's layers.
-    #[error("masked routing does not list the experts of layer {layer}")]
-    UnroutedLayer {
-        /// The layer, from 0.
-        layer: usize,
-    },
-    /// The set of experts to train is empty.
+    /// The set of parameters to train is empty.
     #[error("no expert was named for training")]
     NothingToTrain,
+    /// A parameter is to be trained that is stored in 8 bits.
+    #[error("tensor {name} is stored in 8 bits and cannot be trained")]
+    TrainedInEightBits {
+        /// The tensor.
+        name: String,
+    },
+    /// Gradients were to be released layer by layer although what is in no layer is trained too.
+    #[error("gradients can be released layer by layer only where the backbone is frozen")]
+    ReleasedBackbone,
     /// A trainer was given another model than the one that it was made for.
-    #[error("the trainer was made for a model of another configuration")]
+    #[error("the trainer was made for a model of another configuration or with other parameters")]
     AnotherModel,
-    /// A step would have spoilt the model; the model and the optimiser are as before it.
+    /// A step would have spoilt the model.
     #[error("the loss or its gradient is not finite in optimiser step {step}")]
     NotFinite {
         /// The step, from 1.

@@ -1,5 +1,5 @@
-//! Mixture-of-Experts transformers of the DeepSeek-V2 architecture: forward, hand-written backward,
-//! routing modes, AdamW, Hugging Face checkpoints, text and tokens.
+//! Mixture-of-Experts transformers: forward, hand-written backward, routing modes, AdamW, Hugging Face
+//! checkpoints, text and tokens.
 //!
 //! ```text
 //! checkpoint ──► Model ──► sequence_losses          evaluate: the same bits in any batch, on any threads
@@ -16,12 +16,16 @@
 //! Everything is synchronous and does as it is told: the engine knows no miners, cycles or networks,
 //! and reads no clock.
 
-mod checkpoint;
+pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod element;
 pub mod error;
+mod kernels;
+pub mod memory;
 pub mod model;
+mod names;
 pub mod optimizer;
 pub mod pretrain;
 mod random;
@@ -30,10 +34,11 @@ pub mod tensor;
 pub mod tokenizer;
 pub mod trainer;
 
-pub use config::{ConfigError, ModelConfig};
+pub use config::ModelConfig;
 pub use error::EngineError;
-pub use model::parameters::{expert_parameter_names, parse_expert_name};
-pub use model::{Model, SequenceLoss};
+pub use memory::MemoryPlan;
+pub use model::{Holding, Model, Residency, SequenceLoss};
+pub use names::{SwiGlu, expert_parameter_names, parse_expert_name};
 pub use optimizer::AdamW;
 pub use routing::Routing;
 pub use tensor::Tensor;

@@ -2,7 +2,7 @@
 //!
 //! Each step takes a shuffled batch of sequences and one AdamW step; the learning rate rises linearly
 //! over the first steps, then falls along half a cosine to a tenth of its peak. The result is a function
-//! of the model, the documents, the plan and the number of threads (which fixes the order of sums).
+//! of the model, the documents and the plan, whatever the number of threads.
 //!
 //! The default plan stops early on purpose. A base model that had learnt all there is to learn would
 //! leave a network nothing to show; this one knows the words of each domain and little of its sense.
@@ -12,7 +12,7 @@ use std::f64::consts::PI;
 use serde::Serialize;
 
 use crate::data::{Batches, TokenDocuments};
-use crate::{AdamW, EngineError, Model, Routing, TrainableSet, Trainer};
+use crate::{AdamW, EngineError, MemoryPlan, Model, Routing, TrainableSet, Trainer};
 
 /// What is left of the peak learning rate at the end.
 const LAST_FRACTION: f64 = 0.1;
@@ -91,12 +91,11 @@ pub fn pretrain(
     model: &mut Model,
     documents: &TokenDocuments,
     plan: &PretrainPlan,
-    threads: usize,
     progress: &mut dyn FnMut(PretrainProgress),
 ) -> Result<Vec<f64>, EngineError> {
     let everything = TrainableSet::Everything;
-    let optimizer = AdamW::default();
-    let mut trainer = Trainer::new(model, everything, Routing::Classic, optimizer, threads)?;
+    let (optimizer, memory) = (AdamW::default(), MemoryPlan::default());
+    let mut trainer = Trainer::new(model, everything, &Routing::Classic, optimizer, memory)?;
     let mut batches = Batches::new(documents.len(), plan.batch_sequences, plan.seed);
     let mut losses = Vec::with_capacity(plan.steps);
     let mut tokens = 0;
@@ -123,6 +122,7 @@ pub fn pretrain(
 mod tests {
     use super::*;
     use crate::ModelConfig;
+    use crate::device::Cpu;
 
     /// Sequences that count upwards from different starts: easy to learn, impossible to guess.
     fn counting() -> TokenDocuments {
@@ -140,12 +140,12 @@ mod tests {
     }
 
     fn losses(threads: usize, seed: u64) -> Vec<f64> {
-        let mut model = Model::random(&ModelConfig::tiny(40), 3);
+        let mut model = Model::random(&ModelConfig::tiny(40), 3).on(Cpu::new(threads).unwrap());
         let plan = PretrainPlan {
             seed,
             ..short_plan()
         };
-        pretrain(&mut model, &counting(), &plan, threads, &mut |_| {}).unwrap()
+        pretrain(&mut model, &counting(), &plan, &mut |_| {}).unwrap()
     }
 
     /// What should happen: from guessing among 40 ids to knowing that they count.
@@ -173,7 +173,7 @@ mod tests {
         };
         let mut reports = Vec::new();
         let mut record = |progress| reports.push(progress);
-        let losses = pretrain(&mut model, &counting(), &plan, 1, &mut record).unwrap();
+        let losses = pretrain(&mut model, &counting(), &plan, &mut record).unwrap();
         let expected = losses
             .iter()
             .zip(1..)
@@ -207,7 +207,7 @@ mod tests {
     fn refuses_to_train_on_nothing() {
         let mut model = Model::random(&ModelConfig::tiny(40), 3);
         let nothing = TokenDocuments::default();
-        let error = pretrain(&mut model, &nothing, &short_plan(), 1, &mut |_| {}).unwrap_err();
+        let error = pretrain(&mut model, &nothing, &short_plan(), &mut |_| {}).unwrap_err();
         assert!(matches!(error, EngineError::NoSequences));
     }
 }

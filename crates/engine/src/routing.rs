@@ -1,179 +1,254 @@
-//! Which experts a token visits and with what weight, and what the loss says about that choice.
+//! Which experts a token may visit: the four routing modes, checked once against a model and what of it
+//! is in memory.
+//!
+//! `T` are the trained experts of a layer, `F` the kept ones: in memory, but frozen. The router always
+//! scores *all* experts, because its rows belong to the backbone; a mode decides afterwards.
 //!
 //! ```text
-//! s = softmax(W_g·x) over all experts      S = the k best of the routable ones      w_i = σ·s_i
+//! classic       natural choice over all experts              every expert is in memory
+//! masked        natural choice restricted to T
+//! frozen-kept   natural choice restricted to T ∪ F
+//! fallback      natural choice over all experts; every pick outside T ∪ F gives its place to the best
+//!               member of F that is not chosen yet
 //! ```
 //!
-//! The softmax runs over *all* experts in every mode and weights are not renormalised, so restricting
-//! the choice lowers their sum. Ties go to the lower expert id. A slot that no expert can fill is
-//! `None`: a sentinel score would become a mixing weight. Selection carries no gradient, weights do:
-//! with `G_i = ∂ℓ/∂w_i`, `∂ℓ/∂z_j = σ(1_{j∈S} G_j s_j − s_j Σ_{i∈S} G_i s_i)` for every `j`.
-//! Knows nothing of layers' weights: scores come in as numbers.
+//! `choice.rs` has the choice and the weights of one token, `routes.rs` a batch and the gradient. What a
+//! mode means depends on the listed experts alone, never on what else happens to be in memory, so a
+//! slice and the whole model route alike. Knows nothing of weights, devices and files.
+
+mod choice;
+mod routes;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+
+pub use choice::{Slot, select, weigh};
+pub(crate) use routes::{Router, Routes};
 
 use crate::config::ModelConfig;
-use crate::error::EngineError;
-use crate::tensor::Tensor;
 
-/// Which experts may be chosen.
+/// Layer → experts, both counted from 0. The order within a layer means nothing and repetitions are
+/// harmless.
+pub type ExpertMap = BTreeMap<usize, Vec<usize>>;
+
+/// Which experts may be chosen, layer by layer. Every MoE layer has to be listed; an empty list is an
+/// answer (its tokens get no routed expert), a forgotten layer is not.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Routing {
     /// Every expert: the model as published.
     #[default]
     Classic,
-    /// Only the listed ones, layer by layer (in-place expert-specialised fine-tuning).
+    /// Only the listed ones (in-place expert-specialised fine-tuning).
     Masked {
-        /// Routable experts of every MoE layer. A layer may list none: its tokens then pass through the
-        /// shared experts alone.
-        experts: BTreeMap<usize, Vec<usize>>,
+        /// Routable experts of every MoE layer.
+        experts: ExpertMap,
+    },
+    /// Trained and kept ones alike. A layer that only one of the two maps lists has none of the other.
+    FrozenKept {
+        /// Experts that are being trained.
+        trained: ExpertMap,
+        /// Frozen experts in memory; disjoint from the trained ones.
+        kept: ExpertMap,
+    },
+    /// The natural choice, with kept experts in the places of those that are not in memory. A layer that
+    /// only one of the two maps lists has none of the other.
+    Fallback {
+        /// Experts that are being trained; chosen only where the natural choice falls on them.
+        trained: ExpertMap,
+        /// Frozen experts in memory, which also stand in for absent ones; disjoint from the trained ones.
+        kept: ExpertMap,
     },
 }
 
-/// One routed expert of a token.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Slot {
-    /// The expert.
-    pub expert: usize,
-    /// Its probability, before the model's scaling factor.
-    pub score: f32,
+/// Why a routing does not fit a model or what of it is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RoutingError {
+    /// A layer was listed that is dense or beyond the last one.
+    #[error("layer {layer} has no routed experts")]
+    NoSuchMoeLayer {
+        /// The layer, from 0.
+        layer: usize,
+    },
+    /// An expert was listed that its layer does not have.
+    #[error("layer {layer} has no routed expert {expert}")]
+    NoSuchExpert {
+        /// The layer, from 0.
+        layer: usize,
+        /// The expert, from 0.
+        expert: usize,
+    },
+    /// A MoE layer was not listed at all.
+    #[error("the routing does not list the experts of layer {layer}")]
+    UnlistedLayer {
+        /// The layer, from 0.
+        layer: usize,
+    },
+    /// An expert was listed as trained and as kept.
+    #[error("expert {expert} of layer {layer} is listed both as trained and as kept")]
+    TrainedAndKept {
+        /// The layer, from 0.
+        layer: usize,
+        /// The expert, from 0.
+        expert: usize,
+    },
+    /// Classic routing over a slice: the absent expert's share would vanish without a word.
+    #[error(
+        "classic routing needs every expert, expert {expert} of layer {layer} is not in memory"
+    )]
+    ClassicNeedsAll {
+        /// The layer, from 0.
+        layer: usize,
+        /// The first expert that is absent.
+        expert: usize,
+    },
+    /// An expert may be chosen but cannot be computed.
+    #[error("expert {expert} of layer {layer} is listed but is not in memory")]
+    NotResident {
+        /// The layer, from 0.
+        layer: usize,
+        /// The expert, from 0.
+        expert: usize,
+    },
 }
 
-/// Fills `slots` with the best experts by `scores`, best first, lower id first among equals; `routable`
-/// marks the experts that may be chosen (all when absent). Slots beyond the routable experts stay `None`.
-pub fn select(scores: &[f32], routable: Option<&[bool]>, slots: &mut [Option<Slot>]) {
-    for filled in 0..slots.len() {
-        let (chosen, open) = slots.split_at_mut(filled);
-        let free = |expert: &usize| {
-            routable.is_none_or(|routable| routable[*expert])
-                && chosen.iter().flatten().all(|slot| slot.expert != *expert)
-        };
-        open[0] = (0..scores.len())
-            .filter(free)
-            .map(|expert| Slot {
-                expert,
-                score: scores[expert],
-            })
-            // Strictly greater keeps the earlier, lower id among equals.
-            .reduce(|best, next| if next.score > best.score { next } else { best });
-    }
+/// How one layer's choice is made. Marks have one entry per expert of the layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LayerRouting {
+    /// Over all experts.
+    Natural,
+    /// Over the marked experts.
+    Restricted {
+        /// Experts that may be chosen.
+        routable: Vec<bool>,
+    },
+    /// Over all experts, absent picks being replaced by helpers.
+    Substituted {
+        /// Experts whose natural picks stand.
+        resident: Vec<bool>,
+        /// Experts that take the places of the others; all of them resident.
+        helpers: Vec<bool>,
+    },
 }
 
-/// A checked [`Routing`]: per layer the routable experts, `None` for all.
-#[derive(Debug, Clone)]
+/// A [`Routing`] that fits its model: how every layer chooses.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RoutingPlan {
-    layers: Vec<Option<Vec<bool>>>,
+    layers: Vec<LayerRouting>,
 }
 
 impl RoutingPlan {
-    /// Checks that every named layer and expert exists and that no MoE layer is left out.
-    pub(crate) fn new(routing: &Routing, config: &ModelConfig) -> Result<Self, EngineError> {
-        let mut layers = vec![None; config.num_hidden_layers];
-        if let Routing::Masked { experts } = routing {
-            check_experts(experts, config)?;
-            for layer in config.moe_layers() {
-                let listed = experts
-                    .get(&layer)
-                    .ok_or(EngineError::UnroutedLayer { layer })?;
-                let mut routable = vec![false; config.n_routed_experts];
-                for &expert in listed {
-                    routable[expert] = true;
-                }
-                layers[layer] = Some(routable);
+    /// Checks a routing against the model and against `resident(layer, expert)`, what of it is in memory.
+    ///
+    /// # Errors
+    /// Layers or experts that the model does not have, a MoE layer that is not listed, an expert both
+    /// trained and kept, and an expert that may be chosen but is not in memory. The lowest layer is named.
+    pub(crate) fn new(
+        routing: &Routing,
+        config: &ModelConfig,
+        resident: &dyn Fn(usize, usize) -> bool,
+    ) -> Result<Self, RoutingError> {
+        let nobody = ExpertMap::new();
+        let (trained, kept) = match routing {
+            Routing::Classic => return Self::classic(config, resident),
+            Routing::Masked { experts } => (experts, &nobody),
+            Routing::FrozenKept { trained, kept } | Routing::Fallback { trained, kept } => {
+                (trained, kept)
             }
+        };
+        check_listed(trained, config)?;
+        check_listed(kept, config)?;
+
+        let mut layers = vec![LayerRouting::Natural; config.num_hidden_layers];
+        for layer in config.moe_layers() {
+            let listed = Listed::new(layer, trained.get(&layer), kept.get(&layer))?;
+            let absent = |expert: &&usize| !resident(layer, **expert);
+            if let Some(&expert) = listed.trained.iter().chain(listed.kept).find(absent) {
+                return Err(RoutingError::NotResident { layer, expert });
+            }
+            let experts = config.mixture.experts;
+            layers[layer] = match routing {
+                Routing::Fallback { .. } => LayerRouting::Substituted {
+                    resident: marks(experts, &[listed.trained, listed.kept]),
+                    helpers: marks(experts, &[listed.kept]),
+                },
+                Routing::Classic | Routing::Masked { .. } | Routing::FrozenKept { .. } => {
+                    LayerRouting::Restricted {
+                        routable: marks(experts, &[listed.trained, listed.kept]),
+                    }
+                }
+            };
         }
         Ok(Self { layers })
     }
 
-    /// Marks of the experts of `layer` that may be chosen; `None` when all may.
-    pub(crate) fn routable(&self, layer: usize) -> Option<&[bool]> {
-        self.layers[layer].as_deref()
+    /// How `layer` chooses; meaningless for a dense layer.
+    pub(crate) fn layer(&self, layer: usize) -> &LayerRouting {
+        &self.layers[layer]
+    }
+
+    fn classic(
+        config: &ModelConfig,
+        resident: &dyn Fn(usize, usize) -> bool,
+    ) -> Result<Self, RoutingError> {
+        for layer in config.moe_layers() {
+            if let Some(expert) =
+                (0..config.mixture.experts).find(|&expert| !resident(layer, expert))
+            {
+                return Err(RoutingError::ClassicNeedsAll { layer, expert });
+            }
+        }
+        Ok(Self {
+            layers: vec![LayerRouting::Natural; config.num_hidden_layers],
+        })
     }
 }
 
-/// Every named layer has experts, and every named expert is one of them.
-pub(crate) fn check_experts(
-    experts: &BTreeMap<usize, Vec<usize>>,
-    config: &ModelConfig,
-) -> Result<(), EngineError> {
+/// What a routing says about one layer.
+struct Listed<'a> {
+    trained: &'a [usize],
+    kept: &'a [usize],
+}
+
+impl<'a> Listed<'a> {
+    fn new(
+        layer: usize,
+        trained: Option<&'a Vec<usize>>,
+        kept: Option<&'a Vec<usize>>,
+    ) -> Result<Self, RoutingError> {
+        if trained.is_none() && kept.is_none() {
+            return Err(RoutingError::UnlistedLayer { layer });
+        }
+        let (trained, kept) = (
+            trained.map_or(&[][..], Vec::as_slice),
+            kept.map_or(&[][..], Vec::as_slice),
+        );
+        match trained.iter().find(|expert| kept.contains(expert)) {
+            Some(&expert) => Err(RoutingError::TrainedAndKept { layer, expert }),
+            None => Ok(Self { trained, kept }),
+        }
+    }
+}
+
+/// Every listed layer has experts, and every listed expert is one of them.
+fn check_listed(experts: &ExpertMap, config: &ModelConfig) -> Result<(), RoutingError> {
     for (&layer, listed) in experts {
         if !config.is_moe_layer(layer) {
-            return Err(EngineError::NoSuchMoeLayer { layer });
+            return Err(RoutingError::NoSuchMoeLayer { layer });
         }
-        if let Some(&expert) = listed.iter().find(|&&id| id >= config.n_routed_experts) {
-            return Err(EngineError::NoSuchExpert { layer, expert });
+        if let Some(&expert) = listed.iter().find(|&&id| id >= config.mixture.experts) {
+            return Err(RoutingError::NoSuchExpert { layer, expert });
         }
     }
     Ok(())
 }
 
-/// The filled slots of a batch, sorted by expert so that each expert's tokens are consecutive rows.
-#[derive(Debug)]
-pub(crate) struct Dispatch {
-    /// Token of every row; ascending within a group.
-    pub(crate) tokens: Vec<u32>,
-    /// Mixing weight of every row, scaling factor included.
-    pub(crate) weights: Vec<f32>,
-    /// Rows of every expert; empty for one that no token visits.
-    pub(crate) groups: Vec<Range<usize>>,
-}
-
-impl Dispatch {
-    /// Selects for every row of `scores` `[tokens, experts]`.
-    pub(crate) fn new(scores: &Tensor, routable: Option<&[bool]>, config: &ModelConfig) -> Self {
-        let per_token = config.num_experts_per_tok;
-        let scaling = config.routed_scaling_factor as f32;
-        let mut slots = vec![None; scores.rows() * per_token];
-        for (token, slots) in slots.chunks_exact_mut(per_token).enumerate() {
-            select(scores.row(token), routable, slots);
-        }
-
-        // A counting sort: sizes, then ends, then filling each group from its start.
-        let mut next = vec![0; config.n_routed_experts];
-        for slot in slots.iter().flatten() {
-            next[slot.expert] += 1;
-        }
-        let mut groups = Vec::with_capacity(next.len());
-        let mut rows = 0;
-        for start in &mut next {
-            let size = std::mem::replace(start, rows);
-            groups.push(rows..rows + size);
-            rows += size;
-        }
-        let mut tokens = vec![0; rows];
-        let mut weights = vec![0.0; rows];
-        for (index, slot) in slots.iter().enumerate() {
-            let Some(slot) = slot else { continue };
-            let row = next[slot.expert];
-            next[slot.expert] += 1;
-            tokens[row] = (index / per_token) as u32;
-            weights[row] = scaling * slot.score;
-        }
-        Self {
-            tokens,
-            weights,
-            groups,
-        }
+/// One mark per expert: whether any of the lists has it.
+fn marks(experts: usize, lists: &[&[usize]]) -> Vec<bool> {
+    let mut marks = vec![false; experts];
+    for &expert in lists.iter().copied().flatten() {
+        marks[expert] = true;
     }
-
-    /// `∂ℓ/∂z` `[tokens, experts]` from the scores and from `∂ℓ/∂w` of every row.
-    pub(crate) fn logit_gradient(&self, scores: &Tensor, weight_gradient: &[f32]) -> Tensor {
-        let mut gradient = Tensor::zeros(&scores.shape);
-        let mut sums = vec![0.0; scores.rows()]; // σ Σ_{i∈S} G_i s_i of every token
-        for (expert, rows) in self.groups.iter().enumerate() {
-            for row in rows.clone() {
-                let token = self.tokens[row] as usize;
-                let share = self.weights[row] * weight_gradient[row]; // σ G_i s_i
-                gradient.row_mut(token)[expert] += share;
-                sums[token] += share;
-            }
-        }
-        for (token, sum) in sums.iter().enumerate() {
-            for (value, score) in gradient.row_mut(token).iter_mut().zip(scores.row(token)) {
-                *value -= score * sum;
-            }
-        }
-        gradient
-    }
+    marks
 }

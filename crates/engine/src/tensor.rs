@@ -1,4 +1,6 @@
-//! A dense f32 array with its shape: how weights enter and leave the engine, and the CPU's buffer.
+//! A dense f32 array with its shape: how values enter and leave the engine.
+
+use crate::device::Rows;
 
 /// Row-major values with the shape that they fill.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,5 +50,19 @@ impl Tensor {
     pub(crate) fn row_mut(&mut self, index: usize) -> &mut [f32] {
         let width = self.width();
         &mut self.values[index * width..(index + 1) * width]
+    }
+}
+
+impl Rows for Tensor {
+    fn rows(&self) -> usize {
+        Self::rows(self)
+    }
+
+    fn width(&self) -> usize {
+        Self::width(self)
+    }
+
+    fn read_row(&self, row: usize, into: &mut [f32]) {
+        into.copy_from_slice(self.row(row));
     }
 }

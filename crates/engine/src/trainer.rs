@@ -1,135 +1,276 @@
-//! Gradients of the mean loss, and AdamW steps along them.
+//! Training: which parameters change, AdamW over them, and the order in which gradients come and go.
 //!
-//! Loss: the mean over all predicted tokens of all sequences (position t predicts t+1). What may change
-//! is a [`TrainableSet`]; everything else gets no gradient, no optimiser memory and no arithmetic.
-//! Every thread adds up the gradients of its own sequences; the sums are then added in thread order, so
-//! a step is a function of its inputs and the number of threads.
+//! Only what is trained has gradients and moments. A step's gradient is the mean over all its tokens,
+//! summed over micro-batches; its norm is clipped to 1. Two ways to hold gradients:
+//!
+//! ```text
+//! kept        all of them, until the step is complete          clip by the norm of all of them
+//! released    one layer's, stepped as soon as it is complete   clip every layer by its share
+//! ```
+//!
+//! Released gradients need no memory beyond one layer's, but the norm of the whole is not known when the
+//! first of them is used. Each of the n trained layers is therefore clipped to 1/√n on its own, which
+//! bounds the norm of the whole by 1 as well; the direction changes where layers exceed their share
+//! unequally. A released step is one micro-batch, for a layer cannot be stepped before all tokens
+//! have been through it.
+
+mod sinks;
+mod trainable;
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
+use std::sync::Arc;
+
+use sinks::{GradientPool, KeptSink, ReleasedSink, first_leaves};
 
 use crate::config::ModelConfig;
-use crate::device::{Cpu, Device, Moments};
+use crate::device::{Cpu, Device};
 use crate::error::EngineError;
-use crate::model::Model;
+use crate::memory::{GradientMemory, MemoryPlan};
 use crate::model::batch::{self, Batch};
-use crate::model::decoder::{self, Gradients};
-use crate::model::parameters::{Parameters, parse_expert_name};
-use crate::optimizer::AdamW;
-use crate::routing::{Routing, RoutingPlan, check_experts};
+use crate::model::decoder::{self, BackwardPlan, Pass};
+use crate::model::{Description, Model};
+use crate::names::{Parameters, Role};
+use crate::optimizer::{AdamW, AdamWStep};
+use crate::random;
+use crate::routing::{Routing, RoutingPlan};
 use crate::tensor::Tensor;
 
-/// A gradient whose norm over all trained parameters exceeds this is scaled down to it.
+pub use trainable::TrainableSet;
+
+/// The norm to which a step's gradient is clipped.
 const LARGEST_NORM: f64 = 1.0;
 
-/// Which parameters are trained.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TrainableSet {
-    /// The three matrices of each listed routed expert, layer by layer.
-    Experts(BTreeMap<usize, Vec<usize>>),
-    /// All of them: how a base model is pretrained.
-    Everything,
-}
-
-/// What one step saw.
+/// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepReport {
-    /// Mean loss in nats before the step.
+    /// Mean loss over the step's tokens before the step, in nats.
     pub loss: f64,
     /// Norm of the gradient before clipping.
     pub gradient_norm: f64,
 }
 
-/// Trains a model's chosen parameters; owns the optimiser's memory of them.
+/// An optimiser with its memory, for one model.
 #[derive(Debug)]
-pub struct Trainer {
+pub struct Trainer<D: Device = Cpu> {
     config: ModelConfig,
+    /// What the model holds, in its order; moments are in that order too.
+    descriptions: Arc<[Description]>,
     trainable: TrainableSet,
     routing: RoutingPlan,
-    optimizer: AdamW,
-    threads: usize,
+    optimizer: Optimizer<D>,
+    plan: MemoryPlan,
+    gradients: Held<D>,
     steps: u64,
-    moments: BTreeMap<String, Moments<Tensor>>,
 }
 
-impl Trainer {
-    /// A trainer that has taken no step.
+/// AdamW and its memory of every parameter in the model's order, where it is trained.
+#[derive(Debug)]
+struct Optimizer<D: Device> {
+    adamw: AdamW,
+    moments: Vec<Option<D::Moments>>,
+    /// Of the bits of stochastic rounding.
+    seed: u64,
+}
+
+/// Gradients between steps: cleared, so that their memory is touched once.
+#[derive(Debug)]
+enum Held<D: Device> {
+    Kept(Option<Box<Parameters<Option<D::Gradient>>>>),
+    Released(GradientPool<D>),
+}
+
+impl<D: Device> Trainer<D> {
+    /// A trainer for `model` that holds states as `plan` says. How weights are stored was decided when
+    /// the model was built.
     ///
     /// # Errors
     ///
-    /// When the trainable set is empty or names an expert that the model does not have, or the routing
-    /// does not fit the model.
+    /// When the trainable set is empty or names an expert that the model does not hold, the routing does
+    /// not fit the model, or the plan cannot train the set as the model stores it.
     pub fn new(
-        model: &Model,
+        model: &Model<D>,
         trainable: TrainableSet,
-        routing: Routing,
-        optimizer: AdamW,
-        threads: usize,
+        routing: &Routing,
+        adamw: AdamW,
+        plan: MemoryPlan,
     ) -> Result<Self, EngineError> {
         trainable.check(model)?;
-        let moments = model
-            .tensors()
-            .filter(|(name, _)| trainable.contains(name))
-            .map(|(name, tensor)| {
-                let first = Tensor::zeros(&tensor.shape);
-                let second = first.clone();
-                (name.to_owned(), Moments { first, second })
-            });
+        let gradients = match plan.gradients {
+            GradientMemory::Kept => Held::Kept(None),
+            GradientMemory::Released if trainable == TrainableSet::Everything => {
+                return Err(EngineError::ReleasedBackbone);
+            }
+            GradientMemory::Released => Held::Released(GradientPool::default()),
+        };
+        for parameter in model.descriptions().iter() {
+            if trainable.contains(parameter.role) && parameter.element.is_scaled() {
+                return Err(EngineError::TrainedInEightBits {
+                    name: parameter.name.clone(),
+                });
+            }
+        }
+        let weights = model.parameters().leaves();
+        let parameters = model.descriptions().iter().zip(weights);
+        let moments = parameters.map(|(parameter, weight)| {
+            let wanted = trainable.contains(parameter.role);
+            wanted.then(|| model.device().moments(weight, plan.moments))
+        });
+        let moments = moments.collect();
         Ok(Self {
             config: model.config().clone(),
-            moments: moments.collect(),
-            routing: RoutingPlan::new(&routing, model.config())?,
+            descriptions: Arc::clone(model.descriptions()),
+            routing: model.routing_plan(routing)?,
             trainable,
-            optimizer,
-            threads,
+            optimizer: Optimizer {
+                adamw,
+                moments,
+                seed: 0,
+            },
+            plan,
+            gradients,
             steps: 0,
         })
     }
 
-    /// One AdamW step on the mean loss of `sequences`, the gradient's norm clipped to 1.
+    /// Draws the bits of stochastic rounding from `seed`; 0 unless told.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.optimizer.seed = seed;
+        self
+    }
+
+    /// One AdamW step on the mean loss of `sequences`.
     ///
     /// # Errors
     ///
-    /// When the model has another configuration than the one that the trainer was made for, the sequences
-    /// do not fit it, or the loss or gradient is not finite; model and
-    /// optimiser are then as they were.
+    /// When the model is configured otherwise than the one that the trainer was made for, or holds other
+    /// parameters or the same in another form, when the sequences do not fit it, or the loss or gradient is not finite. Model and optimiser are then as they were,
+    /// except that with released gradients the layers above the one whose gradient is not finite have
+    /// been stepped.
     pub fn step(
         &mut self,
-        model: &mut Model,
+        model: &mut Model<D>,
         sequences: &[&[u32]],
         learning_rate: f32,
     ) -> Result<StepReport, EngineError> {
-        if *model.config() != self.config {
+        let same_parameters = self.descriptions == *model.descriptions();
+        if *model.config() != self.config || !same_parameters {
             return Err(EngineError::AnotherModel);
         }
-        let batch = TrainingBatch {
+        batch::check(sequences, 2, &self.config)?;
+        let step = Step {
             sequences,
-            threads: self.threads,
+            learning_rate,
+            number: self.steps + 1,
         };
-        let (loss, gradients) = batch.gradients(model, &self.trainable, &self.routing)?;
-        let squares: f64 = gradients
-            .values()
-            .map(|gradient| Cpu.sum_of_squares(gradient))
+        let device = model.device().clone();
+        let report = device.session(|| {
+            if self.plan.gradients == GradientMemory::Kept {
+                self.step_kept(model, &step)
+            } else {
+                self.step_released(model, &step)
+            }
+        })?;
+        self.steps += 1;
+        Ok(report)
+    }
+
+    fn step_kept(
+        &mut self,
+        model: &mut Model<D>,
+        step: &Step<'_>,
+    ) -> Result<StepReport, EngineError> {
+        let device = model.device().clone();
+        let mut gradients = match std::mem::replace(&mut self.gradients, Held::Kept(None)) {
+            Held::Kept(Some(gradients)) => *gradients,
+            _ => gradient_tree(model, &self.trainable),
+        };
+        let setting = Setting {
+            trainable: &self.trainable,
+            routing: &self.routing,
+            plan: &self.plan,
+        };
+        let loss = setting.accumulate(model, step.sequences, &mut gradients);
+        let wanted = || gradients.leaves().into_iter().flatten();
+        let squares: f64 = wanted()
+            .map(|gradient| device.sum_of_squares(gradient))
             .sum();
         let gradient_norm = squares.sqrt();
-        let number = self.steps + 1;
+        let finite = loss.is_finite() && gradient_norm.is_finite();
+        if finite {
+            let clip = (LARGEST_NORM / gradient_norm).min(1.0) as f32;
+            let (_, _, parameters, descriptions) = model.parts_mut();
+            let stepping = Stepping::new(&self.optimizer, step);
+            let leaves = parameters.leaves_mut().into_iter().zip(gradients.leaves());
+            let states = self.optimizer.moments.iter_mut().zip(descriptions);
+            for ((weight, gradient), (moments, parameter)) in leaves.zip(states) {
+                if let (Some(gradient), Some(moments)) = (gradient, moments) {
+                    let step = stepping.of(parameter, clip);
+                    device.adamw(weight, gradient, moments, &step);
+                }
+            }
+        }
+        for gradient in gradients.leaves_mut().into_iter().flatten() {
+            device.clear(gradient);
+        }
+        self.gradients = Held::Kept(Some(Box::new(gradients)));
+        if !finite {
+            return Err(EngineError::NotFinite { step: step.number });
+        }
+        Ok(StepReport {
+            loss,
+            gradient_norm,
+        })
+    }
+
+    fn step_released(
+        &mut self,
+        model: &mut Model<D>,
+        step: &Step<'_>,
+    ) -> Result<StepReport, EngineError> {
+        let rotary = model.rotary(step.sequences);
+        let lowest_layer = self.trainable.lowest_layer(&self.config);
+        let trained_layers = self.config.num_hidden_layers - lowest_layer.unwrap_or(0);
+        let (device, config, weights, descriptions) = model.parts_mut();
+        let batch = Batch::new(device, step.sequences);
+        let pass = Pass {
+            device,
+            config,
+            routing: &self.routing,
+            rotary: &rotary,
+            batch: &batch,
+            trains_backbone: false,
+        };
+        let predicted = predicted(step.sequences);
+        let plan = self
+            .plan
+            .backward(&self.trainable, config, 1.0 / predicted as f32);
+        let mut pool = match std::mem::replace(&mut self.gradients, Held::Kept(None)) {
+            Held::Released(pool) => pool,
+            Held::Kept(_) => GradientPool::default(),
+        };
+        let mut sink = ReleasedSink {
+            device,
+            weights,
+            trainable: &self.trainable,
+            descriptions,
+            first_leaves: Vec::new(),
+            stepping: Stepping::new(&self.optimizer, step),
+            moments: &mut self.optimizer.moments,
+            largest_norm: LARGEST_NORM / (trained_layers as f64).sqrt(),
+            pool: &mut pool,
+            current: None,
+            squares: 0.0,
+        };
+        sink.first_leaves = first_leaves(sink.weights);
+        let finite = |losses: &[f32]| losses.iter().all(|loss| loss.is_finite());
+        let losses = decoder::losses_with_gradients(&pass, &plan, &mut sink, finite);
+        let gradient_norm = sink.squares.sqrt();
+        self.gradients = Held::Released(pool);
+        let loss = losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / predicted as f64;
         if !loss.is_finite() || !gradient_norm.is_finite() {
-            return Err(EngineError::NotFinite { step: number });
+            return Err(EngineError::NotFinite { step: step.number });
         }
-        let clip = (LARGEST_NORM / gradient_norm).min(1.0) as f32;
-        let step = self.optimizer.step(number, learning_rate, clip);
-        // Moments and gradients were made for one set and lie in one order.
-        for ((name, gradient), moments) in gradients.iter().zip(self.moments.values_mut()) {
-            let parameter = model.tensor_mut(name)?;
-            let is_vector = parameter.shape.len() < 2;
-            let step = if is_vector {
-                step.without_decay()
-            } else {
-                step
-            };
-            Cpu.adamw(parameter, gradient, moments, step);
-        }
-        self.steps = number;
         Ok(StepReport {
             loss,
             gradient_norm,
@@ -137,139 +278,152 @@ impl Trainer {
     }
 }
 
-/// The mean loss of `sequences` in nats, and its gradient by parameter name, computed on one thread.
-/// Frozen parameters have no entry.
+/// What one step is about.
+#[derive(Debug)]
+struct Step<'a> {
+    sequences: &'a [&'a [u32]],
+    learning_rate: f32,
+    /// Counted from 1.
+    number: u64,
+}
+
+/// One step of AdamW over parameters that each have their own random bits.
+#[derive(Debug, Clone, Copy)]
+struct Stepping {
+    adamw: AdamW,
+    number: u64,
+    learning_rate: f32,
+    seed: u64,
+}
+
+impl Stepping {
+    fn new<D: Device>(optimizer: &Optimizer<D>, step: &Step<'_>) -> Self {
+        Self {
+            adamw: optimizer.adamw,
+            number: step.number,
+            learning_rate: step.learning_rate,
+            seed: optimizer.seed,
+        }
+    }
+
+    /// The step of one parameter. Norm weights do not decay.
+    fn of(self, parameter: &Description, gradient_scale: f32) -> AdamWStep {
+        // By name: a slice and the whole model round alike.
+        let seed = random::key(self.seed, &parameter.name);
+        let step = self
+            .adamw
+            .step(self.number, self.learning_rate, gradient_scale, seed);
+        match parameter.role {
+            Role::Norm => step.without_decay(),
+            _ => step,
+        }
+    }
+}
+
+/// The mean loss of `sequences` in nats, and its gradient by parameter name. Frozen parameters have no
+/// entry.
 ///
 /// # Errors
 ///
 /// When the trainable set, the routing or the sequences do not fit the model.
-pub fn gradients(
-    model: &Model,
+pub fn gradients<D: Device>(
+    model: &Model<D>,
     trainable: &TrainableSet,
     routing: &Routing,
     sequences: &[&[u32]],
 ) -> Result<(f64, BTreeMap<String, Tensor>), EngineError> {
     trainable.check(model)?;
-    let routing = RoutingPlan::new(routing, model.config())?;
-    TrainingBatch {
-        sequences,
-        threads: 1,
-    }
-    .gradients(model, trainable, &routing)
-}
-
-impl TrainableSet {
-    /// Whether the parameter called `name` is trained.
-    #[must_use]
-    pub fn contains(&self, name: &str) -> bool {
-        match self {
-            Self::Everything => true,
-            Self::Experts(experts) => parse_expert_name(name).is_some_and(|(layer, expert)| {
-                experts
-                    .get(&layer)
-                    .is_some_and(|listed| listed.contains(&expert))
-            }),
-        }
-    }
-
-    fn check(&self, model: &Model) -> Result<(), EngineError> {
-        match self {
-            Self::Everything => Ok(()),
-            Self::Experts(experts) if experts.values().all(Vec::is_empty) => {
-                Err(EngineError::NothingToTrain)
-            }
-            Self::Experts(experts) => check_experts(experts, model.config()),
-        }
-    }
-
-    /// Where the backward pass may stop.
-    fn lowest_layer(&self) -> Option<usize> {
-        match self {
-            Self::Everything => None,
-            Self::Experts(experts) => experts
-                .iter()
-                .find(|(_, listed)| !listed.is_empty())
-                .map(|(&layer, _)| layer),
-        }
-    }
-
-    /// A zeroed buffer for every parameter of the set.
-    fn zero_gradients(&self, model: &Model) -> Gradients<Tensor> {
-        let mut leaf = |name: String, shape: &[usize]| {
-            Ok::<_, Infallible>(self.contains(&name).then(|| Tensor::zeros(shape)))
+    batch::check(sequences, 2, model.config())?;
+    let setting = Setting {
+        trainable,
+        routing: &model.routing_plan(routing)?,
+        plan: &MemoryPlan::default(),
+    };
+    let mut gradients = gradient_tree(model, trainable);
+    let loss = model
+        .device()
+        .session(|| setting.accumulate(model, sequences, &mut gradients));
+    let named = model.descriptions().iter().zip(gradients.into_leaves());
+    let read = named.filter_map(|(parameter, gradient)| {
+        let tensor = Tensor {
+            shape: parameter.shape.clone(),
+            values: model.device().read_gradient(&gradient?),
         };
-        let Ok(parameters) = Parameters::build(model.config(), &mut leaf);
-        Gradients {
-            parameters,
-            lowest_layer: self.lowest_layer(),
+        Some((parameter.name.clone(), tensor))
+    });
+    Ok((loss, read.collect()))
+}
+
+/// Zeros for everything that is trained.
+fn gradient_tree<D: Device>(
+    model: &Model<D>,
+    trainable: &TrainableSet,
+) -> Parameters<Option<D::Gradient>> {
+    let mut roles = model.descriptions().iter().map(|parameter| parameter.role);
+    model.parameters().map_ref(&mut |weight| {
+        let wanted = roles.next().is_some_and(|role| trainable.contains(role));
+        wanted.then(|| model.device().gradient(weight))
+    })
+}
+
+fn predicted(sequences: &[&[u32]]) -> usize {
+    sequences.iter().map(|sequence| sequence.len() - 1).sum()
+}
+
+/// What is trained, along which routes, and what is held meanwhile.
+#[derive(Debug)]
+struct Setting<'a> {
+    trainable: &'a TrainableSet,
+    routing: &'a RoutingPlan,
+    plan: &'a MemoryPlan,
+}
+
+impl Setting<'_> {
+    /// The mean loss of checked sequences; adds its gradient.
+    fn accumulate<D: Device>(
+        &self,
+        model: &Model<D>,
+        sequences: &[&[u32]],
+        gradients: &mut Parameters<Option<D::Gradient>>,
+    ) -> f64 {
+        let (device, config) = (model.device(), model.config());
+        let rotary = model.rotary(sequences);
+        let predicted = predicted(sequences);
+        let plan = self
+            .plan
+            .backward(self.trainable, config, 1.0 / predicted as f32);
+        let mut sink = KeptSink {
+            weights: model.parameters(),
+            gradients,
+        };
+        let mut loss = 0.0;
+        for sequences in batch::passes(sequences, self.plan.pass_tokens) {
+            let batch = Batch::new(device, sequences);
+            let pass = Pass {
+                device,
+                config,
+                routing: self.routing,
+                rotary: &rotary,
+                batch: &batch,
+                trains_backbone: *self.trainable == TrainableSet::Everything,
+            };
+            let losses = decoder::losses_with_gradients(&pass, &plan, &mut sink, |_| true);
+            loss += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+        }
+        loss / predicted as f64
+    }
+}
+
+impl MemoryPlan {
+    fn backward(&self, trainable: &TrainableSet, config: &ModelConfig, scale: f32) -> BackwardPlan {
+        BackwardPlan {
+            scale,
+            lowest_layer: trainable.lowest_layer(config),
+            trains_routers: trainable.trains_routers(),
+            activations: self.activations,
         }
     }
 }
 
-/// The sequences of one step and how many threads share them.
-#[derive(Debug, Clone, Copy)]
-struct TrainingBatch<'a> {
-    sequences: &'a [&'a [u32]],
-    threads: usize,
-}
-
-impl TrainingBatch<'_> {
-    /// Mean loss and gradients for a set and a plan that fit the model.
-    fn gradients(
-        self,
-        model: &Model,
-        trainable: &TrainableSet,
-        routing: &RoutingPlan,
-    ) -> Result<(f64, BTreeMap<String, Tensor>), EngineError> {
-        batch::check(self.sequences, 2, model.config())?;
-        let weights = model.weights()?;
-        let rotary = model.rotary_table(self.sequences);
-        let predicted: usize = self
-            .sequences
-            .iter()
-            .map(|sequence| sequence.len() - 1)
-            .sum();
-        let scale = 1.0 / predicted as f32;
-
-        let shares = batch::shares(self.sequences, self.threads);
-        let of_shares = batch::on_threads(shares, |share| {
-            let mut gradients = trainable.zero_gradients(model);
-            let mut loss = 0.0;
-            for sequences in batch::passes(share) {
-                let batch = Batch::new(sequences);
-                let pass = model.pass(routing, &rotary, &batch);
-                let losses = decoder::losses_with_gradients(&pass, &weights, scale, &mut gradients);
-                loss += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
-            }
-            (loss, gradients.parameters.into_leaves())
-        });
-        let (loss, leaves) = sum(of_shares);
-        let named = names(model).into_iter().zip(leaves);
-        let gradients = named.filter_map(|(name, gradient)| Some((name, gradient?)));
-        Ok((loss / predicted as f64, gradients.collect()))
-    }
-}
-
-/// Adds losses and gradients up, in order.
-fn sum(shares: Vec<(f64, Vec<Option<Tensor>>)>) -> (f64, Vec<Option<Tensor>>) {
-    let mut shares = shares.into_iter();
-    let (mut loss, mut leaves) = shares.next().unwrap_or_default();
-    for (other_loss, other_leaves) in shares {
-        loss += other_loss;
-        for (leaf, other) in leaves
-            .iter_mut()
-            .flatten()
-            .zip(other_leaves.iter().flatten())
-        {
-            Cpu.add(other, leaf);
-        }
-    }
-    (loss, leaves)
-}
-
-/// The model's parameter names in the order of [`Parameters::into_leaves`].
-fn names(model: &Model) -> Vec<String> {
-    let mut leaf = |name, _: &[usize]| Ok::<_, Infallible>(name);
-    let Ok(parameters) = Parameters::build(model.config(), &mut leaf);
-    parameters.into_leaves()
-}
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,15 @@
 //! The real backend: a Mixture-of-Experts transformer of the engine.
+//!
+//! One model is held for as long as a task lasts. Its backbone is packed once, when the task is opened;
+//! installing a shard packs that shard's experts and touches nothing else, so that scoring many updates
+//! against one base costs little more than their forward passes. Knows no groups, states or jobs.
 
 use std::collections::BTreeMap;
 
 use connito_engine::data::documents::{Batches, Limits, TokenDocuments};
+use connito_engine::device::Cpu;
 use connito_engine::{
-    AdamW, EngineError, Model, ModelConfig, Routing, Tensor, TrainableSet, Trainer,
+    AdamW, EngineError, Holding, MemoryPlan, Model, ModelConfig, Routing, TrainableSet, Trainer,
     parse_expert_name,
 };
 use connito_protocol::partition::ExpertMapping;
@@ -19,8 +24,17 @@ use crate::wire;
 #[derive(Debug)]
 pub struct EngineBackend {
     threads: usize,
+    opened: Option<Opened>,
+}
+
+/// A task's model.
+#[derive(Debug)]
+struct Opened {
+    model: Model,
+    /// Names and shapes of all its tensors.
+    expected: Layout,
+    /// Longest sequence, in tokens.
     sequence_length: usize,
-    model: Option<Model>,
 }
 
 impl EngineBackend {
@@ -29,13 +43,16 @@ impl EngineBackend {
     pub fn new(threads: usize) -> Self {
         Self {
             threads,
-            sequence_length: 0,
-            model: None,
+            opened: None,
         }
     }
 
-    fn model(&self) -> Result<&Model, BackendError> {
-        self.model.as_ref().ok_or_else(no_model)
+    fn opened(&self) -> Result<&Opened, BackendError> {
+        self.opened.as_ref().ok_or_else(no_model)
+    }
+
+    fn opened_mut(&mut self) -> Result<&mut Opened, BackendError> {
+        self.opened.as_mut().ok_or_else(no_model)
     }
 }
 
@@ -54,56 +71,52 @@ impl Backend for EngineBackend {
         let config = ModelConfig::from_json(json).map_err(|error| told("config.json", &error))?;
         let backbone = wire::decode_shard(parts.backbone, &backbone_layout(&config))
             .map_err(|error| told("backbone", &error))?;
-        // Experts stay zero until their shard is installed.
-        let mut tensors: BTreeMap<String, Tensor> = Model::expected_tensors(&config)
-            .into_iter()
-            .filter(|(name, _)| parse_expert_name(name).is_some())
-            .map(|(name, shape)| (name, Tensor::zeros(&shape)))
-            .collect();
-        tensors.extend(backbone.0);
-        self.model =
-            Some(Model::from_tensors(&config, tensors).map_err(|error| told("model", &error))?);
-        self.sequence_length = parts.sequence_length;
+        let device = Cpu::new(self.threads).map_err(|error| told("model", &error))?;
+        // Experts are random until their shard is installed. Packing random numbers and replacing the
+        // backbone's needs no second copy of the experts, as taking them from tensors would.
+        let mut model = Model::random_on(device, &config, &Holding::whole(), 0);
+        set_tensors(&mut model, &backbone).map_err(|error| told("backbone", &error))?;
+        self.opened = Some(Opened {
+            expected: Model::expected_tensors(&config),
+            sequence_length: parts.sequence_length,
+            model,
+        });
         Ok(())
     }
 
     fn layout(&self, mapping: &ExpertMapping) -> Result<Layout, BackendError> {
-        let model = self.model()?;
+        let expected = &self.opened()?.expected;
         mapping
             .param_keys
             .iter()
-            .map(|key| match model.tensor(key) {
+            .map(|key| match expected.get(key) {
                 Some(_) if parse_expert_name(key).is_none() => Err(BackendError(format!(
                     "{key} is no routed expert's and cannot be trained"
                 ))),
-                Some(tensor) => Ok((key.clone(), tensor.shape.clone())),
+                Some(shape) => Ok((key.clone(), shape.clone())),
                 None => Err(BackendError(format!("the model has no tensor {key}"))),
             })
             .collect()
     }
 
     fn install(&mut self, shard: &Shard) -> Result<(), BackendError> {
-        let model = self.model.as_mut().ok_or_else(no_model)?;
-        for (name, tensor) in &shard.0 {
-            model
-                .set_tensor(name, &tensor.values)
-                .map_err(|error| told("shard", &error))?;
-        }
-        Ok(())
+        let model = &mut self.opened_mut()?.model;
+        set_tensors(model, shard).map_err(|error| told("shard", &error))
     }
 
     fn read_documents(&self, bytes: &[u8]) -> Result<TokenDocuments, BackendError> {
+        let opened = self.opened()?;
         let limits = Limits {
-            vocabulary: self.model()?.config().vocab_size,
-            sequence_length: self.sequence_length,
+            vocabulary: opened.model.config().vocab_size,
+            sequence_length: opened.sequence_length,
         };
         TokenDocuments::from_bytes(bytes, limits).map_err(|fault| told("token documents", &fault))
     }
 
     fn losses(&mut self, sequences: &[&[u32]]) -> Result<Vec<SequenceLoss>, BackendError> {
-        let losses = self
-            .model()?
-            .sequence_losses(sequences, self.threads, &Routing::Classic)
+        let model = &self.opened()?.model;
+        let losses = model
+            .sequence_losses(sequences, &Routing::Classic)
             .map_err(|error| told("evaluation", &error))?;
         let plain = |loss: connito_engine::SequenceLoss| SequenceLoss {
             sum: loss.sum,
@@ -117,24 +130,27 @@ impl Backend for EngineBackend {
         plan: &TrainingPlan<'_>,
         go_on: &dyn Fn() -> bool,
     ) -> Result<TrainedShard, BackendError> {
-        let threads = self.threads;
-        let model = self.model.as_mut().ok_or_else(no_model)?;
+        let model = &mut self.opened_mut()?.model;
         let mut progress =
-            train_experts(model, plan, threads, go_on).map_err(|error| told("training", &error))?;
+            train_experts(model, plan, go_on).map_err(|error| told("training", &error))?;
         for key in &plan.mapping.param_keys {
             let tensor = model
                 .tensor(key)
                 .ok_or_else(|| BackendError(format!("the model has no tensor {key}")))?;
-            progress.shard.0.insert(key.clone(), tensor.clone());
+            progress.shard.0.insert(key.clone(), tensor);
         }
         Ok(progress)
     }
 }
 
+fn set_tensors(model: &mut Model, shard: &Shard) -> Result<(), EngineError> {
+    let mut tensors = shard.0.iter();
+    tensors.try_for_each(|(name, tensor)| model.set_tensor(name, &tensor.values))
+}
+
 fn train_experts(
     model: &mut Model,
     plan: &TrainingPlan<'_>,
-    threads: usize,
     go_on: &dyn Fn() -> bool,
 ) -> Result<TrainedShard, EngineError> {
     let experts: BTreeMap<usize, Vec<usize>> = plan
@@ -149,8 +165,9 @@ fn train_experts(
             experts: experts.clone(),
         },
     };
-    let trainable = TrainableSet::Experts(experts);
-    let mut trainer = Trainer::new(model, trainable, routing, AdamW::default(), threads)?;
+    let trainable = TrainableSet::experts(experts);
+    let (optimizer, memory) = (AdamW::default(), MemoryPlan::default());
+    let mut trainer = Trainer::new(model, trainable, &routing, optimizer, memory)?;
     let batch = plan.rules.batch_sequences as usize;
     let mut batches = Batches::new(plan.documents.len(), batch, plan.seed);
     let mut progress = TrainedShard {

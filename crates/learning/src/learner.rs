@@ -2,10 +2,12 @@
 //!
 //! Inputs are a job, which only names things, and the blob store, which holds them. Outputs are blobs
 //! and numbers. A learner keeps the last state that it loaded, so that a cycle's jobs do not read it
-//! again. It knows no chain, no clock and no peer; "now" is a block that it is told.
+//! again; shards of it that were displaced in the backend are put back when they are next needed, not
+//! before: many updates of one group are scored without installing the base in between. It knows no
+//! chain, no clock and no peer; "now" is a block that it is told.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use connito_engine::data::documents::TokenDocuments;
 use connito_protocol::ids::{BlobId, Block, GroupId, Seed, StateId};
@@ -20,6 +22,7 @@ use connito_protocol::scoring::{self, SequenceLoss, Unmeasured, mean_loss};
 
 use crate::aggregate::{Accepted, Outer, damped, outer_step, reference_norm};
 use crate::backend::{Backend, BackendError, FixedParts, TrainingPlan};
+use crate::copies::{Examined, Originals};
 use crate::shard::{Layout, Shard};
 use crate::store::{BlobStore, StoreError};
 use crate::update;
@@ -54,6 +57,8 @@ pub struct StateLearner<S, B> {
     conduct: Conduct,
     task: Option<Task>,
     state: Option<State>,
+    /// Groups of which the backend holds something else than the loaded state.
+    displaced: BTreeSet<GroupId>,
 }
 
 #[derive(Debug)]
@@ -115,6 +120,7 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             conduct,
             task: None,
             state: None,
+            displaced: BTreeSet::new(),
         }
     }
 
@@ -149,11 +155,14 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
                 )
         };
         if self.state.as_ref().is_some_and(complete) {
-            return Ok(());
+            return self.restore(|_| true);
         }
         let id = state.manifest_blob();
         let manifest = StateManifest::from_bytes(&self.store.read(id)?)
             .map_err(|error| unusable("state manifest", id, &error))?;
+        // Until all of it is installed, the backend holds parts of two states.
+        self.state = None;
+        self.displaced.clear();
         let mut shards = BTreeMap::new();
         for group in &manifest.groups {
             if only.is_none_or(|only| only == group.group) {
@@ -176,6 +185,7 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         }
         let manifest = TaskManifest::from_bytes(&self.store.read(id)?)
             .map_err(|error| unusable("task manifest", id, &error))?;
+        (self.task, self.state) = (None, None);
         self.backend.open(&FixedParts {
             config: &self.store.read(manifest.model.config)?,
             backbone: &self.store.read(manifest.model.backbone)?,
@@ -185,7 +195,6 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         for mapping in &manifest.groups {
             layouts.insert(mapping.group_id, self.backend.layout(mapping)?);
         }
-        self.state = None;
         self.task = Some(Task {
             id,
             manifest,
@@ -244,15 +253,12 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             rules: &rules,
             seed: first_word(&job.seed),
         };
-        let trained = self.backend.train(&plan, &|| head() < job.stop_at);
-        // The backend now holds something that is no state: put the base back, come what may.
-        let base = self.base(job.group)?.clone();
-        self.backend.install(&base)?;
-        let trained = trained?;
+        self.displaced.insert(job.group);
+        let trained = self.backend.train(&plan, &|| head() < job.stop_at)?;
         if trained.steps == 0 {
             return Err(JobError::OutOfTime(job.stop_at));
         }
-        let mut update = trained.shard.difference(&base);
+        let mut update = trained.shard.difference(self.base(job.group)?);
         if self.conduct == Conduct::Damaging {
             damage(&mut update);
         }
@@ -304,11 +310,11 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
 
     fn score(&mut self, job: &ScoreJob, head: &dyn Fn() -> Block) -> Result<Outcome, JobError> {
         self.load(job.task, job.state, None)?;
-        let mut earlier: Vec<(Candidate, Shard)> = Vec::new();
+        let mut originals = Originals::default();
         for candidate in &job.remembered {
             // What cannot be read any more cannot be compared with; nobody is charged for that.
             if let Ok(Ok(update)) = self.read_update(candidate) {
-                earlier.push((candidate.clone(), update));
+                originals.remember(Examined::new(candidate, update));
             }
         }
         let mut before = BTreeMap::new();
@@ -321,12 +327,11 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
                 });
                 continue;
             }
-            findings.push(match self.examine(candidate, &earlier)? {
+            findings.push(match self.examine(candidate, &originals)? {
                 Err(code) => Finding::Refused { code },
-                Ok(update) => {
-                    let finding =
-                        self.measure((candidate.group, &update), &job.seed, &mut before)?;
-                    earlier.push((candidate.clone(), update));
+                Ok(examined) => {
+                    let finding = self.measure(&examined, &job.seed, &mut before)?;
+                    originals.remember(examined);
                     finding
                 }
             });
@@ -341,39 +346,28 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
     fn examine(
         &self,
         candidate: &Candidate,
-        earlier: &[(Candidate, Shard)],
-    ) -> Result<Result<Shard, ReasonCode>, JobError> {
+        originals: &Originals,
+    ) -> Result<Result<Examined, ReasonCode>, JobError> {
         let rules = self.manifest().rules.scoring;
-        let same_group = || {
-            earlier
-                .iter()
-                .filter(|(other, _)| other.group == candidate.group)
-        };
-        if same_group().any(|(other, _)| other.update == candidate.update) {
+        if originals.have_bytes_of(candidate) {
             return Ok(Err(ReasonCode::Duplicate));
         }
-        let update = match self.read_update(candidate)? {
-            Ok(update) => update,
+        let examined = match self.read_update(candidate)? {
+            Ok(update) => Examined::new(candidate, update),
             Err(rejection) => return Ok(Err(rejection.code)),
         };
-        let state = self.state.as_ref().map(|state| &state.manifest);
-        let reference = state
-            .and_then(|state| {
-                state
-                    .groups
-                    .iter()
-                    .find(|group| group.group == candidate.group)
-            })
-            .and_then(|group| group.reference_norm);
-        if reference.is_some_and(|reference| update.norm() > rules.norm_bound * reference) {
+        let states = self.state.iter().flat_map(|state| &state.manifest.groups);
+        let mut reference = states
+            .filter(|state| state.group == candidate.group)
+            .filter_map(|state| state.reference_norm);
+        let too_long = |reference: f64| examined.norm > rules.norm_bound * reference;
+        if reference.any(too_long) {
             return Ok(Err(ReasonCode::NormExceeded));
         }
-        let copied =
-            same_group().any(|(_, other)| update.cosine(other).abs() >= rules.duplicate_cosine);
-        Ok(if copied {
+        Ok(if originals.resemble(&examined, rules.duplicate_cosine) {
             Err(ReasonCode::Duplicate)
         } else {
-            Ok(update)
+            Ok(examined)
         })
     }
 
@@ -385,19 +379,19 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
 
     fn measure(
         &mut self,
-        (group, update): (GroupId, &Shard),
+        Examined { group, update, .. }: &Examined,
         seed: &Seed,
         before: &mut BTreeMap<GroupId, Vec<SequenceLoss>>,
     ) -> Result<Finding, JobError> {
+        let group = *group;
         let pools = self.scoring_pools(group);
+        self.restore(|displaced| displaced != group)?;
         if let Entry::Vacant(unmeasured) = before.entry(group) {
+            self.restore(|_| true)?;
             unmeasured.insert(self.losses_on(&pools, seed)?);
         }
-        let base = self.base(group)?.clone();
-        self.backend.install(&base.plus(update))?;
-        let after = self.losses_on(&pools, seed);
-        self.backend.install(&base)?;
-        let (before, after) = (&before[&group], after?);
+        self.install_instead(group, &self.base(group)?.plus(update))?;
+        let (before, after) = (&before[&group], self.losses_on(&pools, seed)?);
         match scoring::utility(before, &after) {
             Ok(measurement) => Ok(Finding::Measured {
                 measurement,
@@ -492,16 +486,15 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             candidate.push(after);
             fallback.push(kept);
         }
-        let measured = self.losses_on(&pools, &job.seed);
+        let measured = self.losses_on(&pools, &job.seed)?;
         let finite = candidate.iter().all(|group| self.reads_back(group));
-        self.reinstall()?;
         Ok(Outcome::Merged(Merged {
             cycle: job.cycle,
             candidate,
             fallback,
             incumbent_loss: incumbent,
             // A value that is not finite may lie where no gate sequence passes, and could not be read back.
-            candidate_loss: mean_loss(&measured?).filter(|_| finite),
+            candidate_loss: mean_loss(&measured).filter(|_| finite),
         }))
     }
 
@@ -539,7 +532,7 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             momentum,
         };
         let after = outer_step(&before, &accepted, &self.manifest().rules.outer);
-        self.backend.install(&after.parameters)?;
+        self.install_instead(group.group, &after.parameters)?;
         let write = |shard: &Shard| self.store.write(&wire::encode(shard, Codec::F32));
         let candidate = GroupState {
             group: group.group,
@@ -564,10 +557,21 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         read.all(|shard| shard.is_ok())
     }
 
-    /// Puts the loaded state's shards back into the backend.
-    fn reinstall(&mut self) -> Result<(), JobError> {
-        for shard in self.state.iter().flat_map(|state| state.shards.values()) {
-            self.backend.install(shard)?;
+    /// Installs something else than the loaded state's shard of a group.
+    fn install_instead(&mut self, group: GroupId, shard: &Shard) -> Result<(), JobError> {
+        self.displaced.insert(group);
+        Ok(self.backend.install(shard)?)
+    }
+
+    /// Puts back the loaded state's shards of the displaced groups that are `wanted`.
+    fn restore(&mut self, wanted: impl Fn(GroupId) -> bool) -> Result<(), JobError> {
+        let displaced = self.displaced.clone();
+        for group in displaced.into_iter().filter(|group| wanted(*group)) {
+            let shards = self.state.as_ref().map(|state| &state.shards);
+            let shard = shards.and_then(|shards| shards.get(&group));
+            self.backend
+                .install(shard.ok_or(JobError::UnknownGroup(group))?)?;
+            self.displaced.remove(&group);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@
 
 pub mod aggregate;
 pub mod backend;
+mod copies;
 pub mod engine_backend;
 pub mod learner;
 pub mod shard;

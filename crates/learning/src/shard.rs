@@ -49,37 +49,35 @@ impl Shard {
     /// `self + update`; tensors that the update does not list stay as they are.
     #[must_use]
     pub fn plus(&self, update: &Self) -> Self {
-        let mut sum = self.clone();
-        for (name, tensor) in &mut sum.0 {
-            if let Some(change) = update.0.get(name) {
-                for (value, change) in tensor.values.iter_mut().zip(&change.values) {
-                    *value += change;
+        let tensors = self.0.iter().map(|(name, tensor)| {
+            let values = match update.0.get(name) {
+                Some(change) => {
+                    let pairs = tensor.values.iter().zip(&change.values);
+                    pairs.map(|(value, change)| value + change).collect()
                 }
-            }
-        }
-        sum
+                None => tensor.values.clone(),
+            };
+            let shape = tensor.shape.clone();
+            (name.clone(), Tensor { shape, values })
+        });
+        Self(tensors.collect())
     }
 
     /// Euclidean norm over all tensors.
     #[must_use]
     pub fn norm(&self) -> f64 {
-        self.0
-            .values()
-            .map(|tensor| dot(&tensor.values, &tensor.values))
-            .sum::<f64>()
-            .sqrt()
+        self.product(self).sqrt()
     }
 
-    /// Cosine of the angle to another shard, over the tensors that both have; 0 if either is zero.
+    /// Sum of the products of all values, over the tensors that both have.
     #[must_use]
-    pub fn cosine(&self, other: &Self) -> f64 {
-        let product: f64 = self
-            .0
-            .iter()
-            .filter_map(|(name, tensor)| Some(dot(&tensor.values, &other.0.get(name)?.values)))
-            .sum();
-        let norms = self.norm() * other.norm();
-        if norms > 0.0 { product / norms } else { 0.0 }
+    pub fn product(&self, other: &Self) -> f64 {
+        let tensors = self.0.iter();
+        let products = tensors.filter_map(|(name, tensor)| {
+            let other = other.0.get(name)?;
+            Some(dot(&tensor.values, &other.values))
+        });
+        products.sum()
     }
 }
 
@@ -122,10 +120,9 @@ mod tests {
     }
 
     #[test]
-    fn the_cosine_ignores_scale_and_keeps_the_sign() {
+    fn the_norm_is_the_root_of_the_product_with_itself() {
         let (a, b) = (shard(&[3.0, 4.0]), shard(&[-6.0, -8.0]));
-        assert!((a.cosine(&b) + 1.0).abs() < 1e-12);
         assert_eq!(a.norm(), 5.0);
-        assert_eq!(a.cosine(&shard(&[0.0, 0.0])), 0.0);
+        assert_eq!(a.product(&b), -50.0);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use connito_engine::config::Family;
 use connito_engine::data::documents::TokenDocuments;
 use connito_engine::{Model, ModelConfig, Tensor, expert_parameter_names, parse_expert_name};
 use connito_protocol::ids::{BlobId, Block, Cycle, GroupId, Netuid, StateId};
@@ -87,19 +88,36 @@ pub enum TaskBlobsError {
 /// # Errors
 /// No groups, or more than experts.
 pub fn partition(config: &ModelConfig, groups: u16) -> Result<Vec<ExpertMapping>, PartitionError> {
-    let layers: Vec<usize> = (config.first_k_dense_replace..config.num_hidden_layers).collect();
+    let layers: Vec<usize> = config.moe_layers().collect();
     let experts = Experts {
         layers: &layers,
-        count: config.n_routed_experts,
-        names: |layer, expert| expert_parameter_names(layer, expert).to_vec(),
+        count: config.mixture.experts,
+        names: names_of(config.family),
     };
     contiguous(experts, groups)
+}
+
+/// How a family names the tensors of (layer, expert).
+fn names_of(family: Family) -> fn(usize, usize) -> Vec<String> {
+    macro_rules! names {
+        ($family:ident) => {
+            |layer, expert| expert_parameter_names(Family::$family, layer, expert).to_vec()
+        };
+    }
+    match family {
+        Family::DeepseekV2 => names!(DeepseekV2),
+        Family::DeepseekV3 => names!(DeepseekV3),
+        Family::Qwen3Moe => names!(Qwen3Moe),
+        Family::Qwen3VlMoe => names!(Qwen3VlMoe),
+        Family::Olmoe => names!(Olmoe),
+        Family::Mixtral => names!(Mixtral),
+    }
 }
 
 /// The tensors of a group.
 #[must_use]
 pub fn split(model: &Model, mapping: &ExpertMapping) -> Shard {
-    let of_group = |key: &String| Some((key.clone(), model.tensor(key)?.clone()));
+    let of_group = |key: &String| Some((key.clone(), model.tensor(key)?));
     Shard(mapping.param_keys.iter().filter_map(of_group).collect())
 }
 
@@ -129,9 +147,9 @@ pub fn publish(plan: &TaskPlan<'_>, store: &dyn BlobStore) -> Result<BlobId, Tas
     };
     let backbone = Shard(
         plan.model
-            .tensors()
-            .filter(|(name, _)| parse_expert_name(name).is_none())
-            .map(|(name, tensor)| (name.to_owned(), tensor.clone()))
+            .names()
+            .filter(|name| parse_expert_name(name).is_none())
+            .filter_map(|name| Some((name.to_owned(), plan.model.tensor(name)?)))
             .collect(),
     );
     let domains = plan.domains.iter().map(|domain| {
@@ -211,7 +229,7 @@ pub fn join(
             .collect();
         tensors.extend(read_tensors(store, ("shard", group.shard), &layout)?.0);
     }
-    Model::from_tensors(&config, tensors).map_err(TaskBlobsError::Model)
+    Model::from_tensors(&config, &tensors).map_err(TaskBlobsError::Model)
 }
 
 fn read_tensors(

@@ -137,9 +137,9 @@ fn joining_after_splitting_gives_the_same_model_bit_for_bit() {
     let state = read_state(manifest.first_state, &store).expect("just written");
     let joined = join(&manifest, &state, &store).expect("all parts are here");
     let original = model();
-    assert_eq!(joined.tensors().count(), original.tensors().count());
-    for ((name, joined), (_, original)) in joined.tensors().zip(original.tensors()) {
-        assert_eq!(joined, original, "{name}");
+    assert!(joined.names().eq(original.names()));
+    for name in original.names() {
+        assert_eq!(joined.tensor(name), original.tensor(name), "{name}");
     }
 }
 
@@ -178,9 +178,11 @@ fn an_honest_update_is_worth_something_and_moves_only_its_own_group() {
     };
     let after = join(&manifest, &state, &store).expect("all parts are here");
     let own = &manifest.groups[0].expert_indices;
-    for ((name, after), (_, before)) in after.tensors().zip(model().tensors()) {
+    let before = model();
+    for name in before.names() {
         let trained = parse_expert_name(name).is_some_and(|(_, expert)| own.contains(&expert));
-        assert_eq!(after != before, trained, "{name}");
+        let changed = after.tensor(name) != before.tensor(name);
+        assert_eq!(changed, trained, "{name}");
     }
 }
 

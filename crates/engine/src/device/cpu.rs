@@ -1,433 +1,477 @@
-//! The CPU device: buffers are [`Tensor`]s, so a model's weights are used where they lie.
+//! The CPU: activations in recycled memory, parameters in panels, work divided among a fixed number of threads.
 //!
-//! Single-threaded by design: the caller gives every thread its own sequences, which scales better on
-//! small models than splitting products, and keeps every result independent of the thread count.
+//! Every operation cuts its result into parts that are computed independently and puts them together in
+//! a fixed order, so results are the same bits on any number of threads. `storage` and `weight` say how
+//! things lie in memory, `product` multiplies, `rows`, `attention`, `networks` and `loss` are the
+//! operations; instruction sets are the business of the kernels.
 
 mod attention;
-mod kernels;
+mod loss;
+mod networks;
+mod product;
+mod rows;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod weight;
 
-use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use kernels::{Destination, View, multiply};
+use product::{Source, Workspace, blocks};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use storage::Spare;
 
-use super::{
-    Attended, AttentionGradients, AttentionInputs, AttentionLayout, Device, HeadGradients,
-    LatentHeads, Moments, RmsNorm, Rotation, RowMap,
+pub(crate) use loss::run_tokens;
+pub use networks::CpuRoutes;
+pub use storage::Buffer;
+pub(crate) use weight::stored_bytes;
+pub use weight::{Gradient, Weight};
+
+use crate::device::{
+    Attended, AttentionGradients, AttentionInputs, AttentionLayout, Device, Gate, Gated,
+    HeadGradients, Keep, LatentHeads, Layout, RmsNorm, RotaryTable, Rotation, RoutedExperts, Rows,
+    Saved,
 };
-use crate::optimizer::AdamWStep;
-use crate::tensor::Tensor;
+use crate::element::Element;
+use crate::error::EngineError;
+use crate::kernels::{self, Level, PANEL, Write};
+use crate::names::SwiGlu;
+use crate::optimizer::{AdamWStep, Moments, MomentsFormat, ParametersMut, WeightsMut};
 
-/// Rows of logits that exist at a time: with a vocabulary of 1,024 they just fit a second-level cache.
-const LOGIT_ROWS: usize = 128;
+/// Values of a parameter that one task of the optimiser steps: a multiple of its blocks.
+const OPTIMIZER_TASK: usize = 1 << 16;
 
-/// This machine's processor.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Cpu;
+/// The optimiser's memory of one parameter, in the order of its [`Weight`].
+#[derive(Debug)]
+pub struct CpuMoments(Moments);
+
+/// A number of threads with the widest instructions that the processor has.
+#[derive(Debug, Clone)]
+pub struct Cpu {
+    level: Level,
+    threads: usize,
+    /// `None` for one thread: the caller's.
+    pool: Option<Arc<ThreadPool>>,
+    spare: Arc<Spare>,
+}
+
+impl Cpu {
+    /// This processor, on `threads` threads.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system refuses the threads.
+    pub fn new(threads: usize) -> Result<Self, EngineError> {
+        let threads = threads.max(1);
+        let pool = (threads > 1).then(|| {
+            ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(|index| format!("engine-{index}"))
+                .build()
+        });
+        let pool = pool
+            .transpose()
+            .map_err(|source| EngineError::Threads { threads, source })?;
+        Ok(Self {
+            level: Level::detect(),
+            threads,
+            pool: pool.map(Arc::new),
+            spare: Arc::default(),
+        })
+    }
+
+    /// One thread: the caller's.
+    #[must_use]
+    pub fn single() -> Self {
+        Self {
+            level: Level::detect(),
+            threads: 1,
+            pool: None,
+            spare: Arc::default(),
+        }
+    }
+
+    /// The same on another instruction set, for comparing them.
+    #[cfg(test)]
+    pub(crate) fn with_level(mut self, level: Level) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// Runs every task once, each thread taking the next one when it is free.
+    fn each<T: Send>(&self, tasks: Vec<T>, run: impl Fn(T) + Sync) {
+        let Some(pool) = self.pool.as_ref().filter(|_| tasks.len() > 1) else {
+            return tasks.into_iter().for_each(run);
+        };
+        let helpers = self.threads.min(tasks.len()) - 1;
+        let queue = Mutex::new(tasks.into_iter());
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            while let Some(task) = next() {
+                run(task);
+            }
+        };
+        pool.in_place_scope(|scope| {
+            for _ in 0..helpers {
+                scope.spawn(|_| work());
+            }
+            work();
+        });
+    }
+
+    /// As [`Self::each`], with results in the order of the tasks.
+    fn map<T: Send, R: Send>(&self, tasks: Vec<T>, run: impl Fn(T) -> R + Sync) -> Vec<R> {
+        let mut results: Vec<Option<R>> = Vec::new();
+        results.resize_with(tasks.len(), || None);
+        let slots = tasks.into_iter().zip(&mut results).collect();
+        self.each(slots, |(task, slot)| *slot = Some(run(task)));
+        results.into_iter().flatten().collect()
+    }
+
+    /// Rows per task when `rows` are divided evenly among the threads in runs of at most `most`.
+    fn rows_per_task(&self, rows: usize, most: usize) -> usize {
+        let rounds = rows.div_ceil(self.threads * most).max(1);
+        rows.div_ceil(self.threads * rounds).max(1)
+    }
+
+    fn workspace(&self) -> Workspace {
+        Workspace::new(self.level, &self.spare)
+    }
+
+    fn buffer(&self, rows: usize, width: usize) -> Buffer {
+        Buffer::new(rows, width, self.spare.take(rows * width))
+    }
+
+    fn zeros(&self, rows: usize, width: usize) -> Buffer {
+        Buffer::new(rows, width, self.spare.zeros(rows * width))
+    }
+
+    /// `into (+)= x·Wᵀ`, rows divided among the threads.
+    fn forward(&self, input: &Buffer, weight: &Weight, into: &mut Buffer, write: Write) {
+        debug_assert_eq!((input.width(), into.width()), (weight.width, weight.rows));
+        let share = self.rows_per_task(input.rows(), product::BLOCK_ROWS);
+        let inputs = blocks(input.rows(), share);
+        let outputs = into.values_mut().chunks_mut(share * weight.rows);
+        self.each(inputs.zip(outputs).collect(), |(rows, into)| {
+            let source = Source::Rows(input.rows_of(rows), weight.width);
+            self.workspace()
+                .forward(source, &mut [(weight, into)], write);
+        });
+    }
+
+    /// `into (+)= dy·W`, rows divided among the threads.
+    fn backward(&self, by_output: &Buffer, weight: &Weight, into: &mut Buffer, write: Write) {
+        debug_assert_eq!(
+            (by_output.width(), into.width()),
+            (weight.rows, weight.width)
+        );
+        let share = self.rows_per_task(by_output.rows(), product::TURNED_ROWS);
+        let inputs = blocks(by_output.rows(), share);
+        let outputs = into.values_mut().chunks_mut(share * weight.width);
+        self.each(inputs.zip(outputs).collect(), |(rows, into)| {
+            let source = Source::Rows(by_output.rows_of(rows), weight.rows);
+            self.workspace().input_gradient(source, weight, into, write);
+        });
+    }
+}
 
 impl Device for Cpu {
-    type Buffer = Tensor;
+    type Buffer = Buffer;
+    type Indices = Vec<u32>;
+    type Weight = Weight;
+    type Gradient = Gradient;
+    type Moments = CpuMoments;
+    type Routes = CpuRoutes;
+    type Rotary = RotaryTable;
 
-    fn upload(&self, rows: usize, width: usize, values: Vec<f32>) -> Tensor {
-        Tensor::matrix(rows, width, values)
-    }
-
-    fn download(&self, buffer: &Tensor) -> Vec<f32> {
-        buffer.values.clone()
-    }
-
-    fn zeros_like(&self, buffer: &Tensor) -> Tensor {
-        Tensor::zeros(&buffer.shape)
-    }
-
-    fn rows(&self, buffer: &Tensor) -> usize {
-        buffer.rows()
-    }
-
-    fn add(&self, addend: &Tensor, into: &mut Tensor) {
-        kernels::add(&addend.values, &mut into.values);
-    }
-
-    fn sum_of_squares(&self, buffer: &Tensor) -> f64 {
-        kernels::sum_of_squares(&buffer.values)
-    }
-
-    fn gather_rows(&self, source: &Tensor, rows: &[u32]) -> Tensor {
-        let mut gathered = Vec::with_capacity(rows.len() * source.width());
-        for &row in rows {
-            gathered.extend_from_slice(source.row(row as usize));
-        }
-        Tensor::matrix(rows.len(), source.width(), gathered)
-    }
-
-    fn gather_rows_gradient(
-        &self,
-        output_gradient: &Tensor,
-        rows: &[u32],
-        source_gradient: &mut Tensor,
-    ) {
-        for (index, &row) in rows.iter().enumerate() {
-            let into = source_gradient.row_mut(row as usize);
-            kernels::add(output_gradient.row(index), into);
+    fn session<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match &self.pool {
+            // On a thread of the pool, handing work to the others costs no switch of threads.
+            Some(pool) => pool.install(work),
+            None => work(),
         }
     }
 
-    fn scatter_rows(&self, source: &Tensor, map: RowMap<'_>, into: &mut Tensor) {
-        for (index, (&row, &scale)) in map.rows.iter().zip(map.scales).enumerate() {
-            kernels::add_scaled(scale, source.row(index), into.row_mut(row as usize));
+    fn weight(&self, source: &dyn Rows, layout: Layout, element: Element) -> Weight {
+        let mut weight = Weight::zeros(source, layout, element);
+        let mut parts = weight.parts();
+        let share = parts.len().div_ceil(4 * self.threads).max(1);
+        let mut tasks = Vec::new();
+        while !parts.is_empty() {
+            let rest = parts.split_off(share.min(parts.len()));
+            tasks.push(std::mem::replace(&mut parts, rest));
         }
-    }
-
-    fn scatter_rows_gradient(
-        &self,
-        source: &Tensor,
-        map: RowMap<'_>,
-        output_gradient: &Tensor,
-    ) -> (Tensor, Vec<f32>) {
-        let mut gradient = Tensor::zeros(&source.shape);
-        let mut scale_gradient = Vec::with_capacity(map.rows.len());
-        for (index, (&row, &scale)) in map.rows.iter().zip(map.scales).enumerate() {
-            let arriving = output_gradient.row(row as usize);
-            kernels::add_scaled(scale, arriving, gradient.row_mut(index));
-            scale_gradient.push(kernels::dot(arriving, source.row(index)));
-        }
-        (gradient, scale_gradient)
-    }
-
-    fn split_columns(&self, source: &Tensor, at: usize) -> (Tensor, Tensor) {
-        let rows = source.rows();
-        let mut left = Vec::with_capacity(rows * at);
-        let mut right = Vec::with_capacity(source.values.len() - rows * at);
-        for row in source.values.chunks_exact(source.width()) {
-            left.extend_from_slice(&row[..at]);
-            right.extend_from_slice(&row[at..]);
-        }
-        let rest = source.width() - at;
-        (
-            Tensor::matrix(rows, at, left),
-            Tensor::matrix(rows, rest, right),
-        )
-    }
-
-    fn join_columns(&self, left: &Tensor, right: &Tensor) -> Tensor {
-        let mut joined = Vec::with_capacity(left.values.len() + right.values.len());
-        for row in 0..left.rows() {
-            joined.extend_from_slice(left.row(row));
-            joined.extend_from_slice(right.row(row));
-        }
-        Tensor::matrix(left.rows(), left.width() + right.width(), joined)
-    }
-
-    fn grouped_linear(
-        &self,
-        input: &Tensor,
-        weights: &[&Tensor],
-        groups: &[Range<usize>],
-    ) -> Tensor {
-        let width = weights.first().map_or(0, |weight| weight.rows());
-        let mut output = Tensor::zeros(&[input.rows(), width]);
-        for (weight, group) in weights.iter().zip(groups) {
-            multiply(
-                1.0,
-                rows_of(input, group),
-                whole(weight).transposed(),
-                overwrite(&mut output, group),
-            );
-        }
-        output
-    }
-
-    fn grouped_input_gradient(
-        &self,
-        output_gradient: &Tensor,
-        weights: &[&Tensor],
-        groups: &[Range<usize>],
-        input_gradient: &mut Tensor,
-    ) {
-        for (weight, group) in weights.iter().zip(groups) {
-            let destination = accumulate(input_gradient, group);
-            multiply(
-                1.0,
-                rows_of(output_gradient, group),
-                whole(weight),
-                destination,
-            );
-        }
-    }
-
-    fn grouped_weight_gradient(
-        &self,
-        output_gradient: &Tensor,
-        input: &Tensor,
-        groups: &[Range<usize>],
-        weight_gradients: &mut [Option<&mut Tensor>],
-    ) {
-        for (gradient, group) in weight_gradients.iter_mut().zip(groups) {
-            let Some(gradient) = gradient else { continue };
-            let every_row = 0..gradient.rows();
-            multiply(
-                1.0,
-                rows_of(output_gradient, group).transposed(),
-                rows_of(input, group),
-                accumulate(gradient, &every_row),
-            );
-        }
-    }
-
-    fn rms_norm(&self, norm: &RmsNorm<'_, Tensor>) -> Tensor {
-        let mut output = Tensor::zeros(&norm.input.shape);
-        let (input, weight) = (&norm.input.values, &norm.weight.values);
-        kernels::rms_norm(input, weight, norm.epsilon, &mut output.values);
-        output
-    }
-
-    fn rms_norm_gradient(
-        &self,
-        norm: &RmsNorm<'_, Tensor>,
-        output_gradient: &Tensor,
-        input_gradient: &mut Tensor,
-        weight_gradient: Option<&mut Tensor>,
-    ) {
-        let (input, weight) = (&norm.input.values, &norm.weight.values);
-        let output_gradient = &output_gradient.values;
-        let rows = kernels::NormedRows {
-            input,
-            weight,
-            epsilon: norm.epsilon,
-        };
-        kernels::rms_norm_input_gradient(rows, output_gradient, &mut input_gradient.values);
-        if let Some(gradient) = weight_gradient {
-            let gradient = &mut gradient.values;
-            kernels::rms_norm_weight_gradient(input, norm.epsilon, output_gradient, gradient);
-        }
-    }
-
-    fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Tensor {
-        let mut output = Tensor::zeros(&gate.shape);
-        kernels::swiglu(&gate.values, &up.values, &mut output.values);
-        output
-    }
-
-    fn swiglu_gradient(
-        &self,
-        gate: &Tensor,
-        up: &Tensor,
-        output_gradient: &Tensor,
-    ) -> (Tensor, Tensor) {
-        let mut gate_gradient = Tensor::zeros(&gate.shape);
-        let mut up_gradient = Tensor::zeros(&up.shape);
-        kernels::swiglu_gradient(
-            &gate.values,
-            &up.values,
-            &output_gradient.values,
-            &mut gate_gradient.values,
-            &mut up_gradient.values,
-        );
-        (gate_gradient, up_gradient)
-    }
-
-    fn softmax(&self, logits: &Tensor) -> Tensor {
-        let mut probabilities = logits.clone();
-        for row in probabilities.values.chunks_exact_mut(logits.width()) {
-            let (_, sum) = kernels::exponentials(row);
-            kernels::scale(1.0 / sum, row);
-        }
-        probabilities
-    }
-
-    fn rotate(&self, heads: &mut Tensor, rotation: &Rotation<'_>) {
-        let width = heads.width() / rotation.heads;
-        let pairs = rotation.table.pairs;
-        let turn = if rotation.inverse { -1.0 } else { 1.0 };
-        for (row, &position) in rotation.positions.iter().enumerate() {
-            let start = position as usize * pairs;
-            let cosines = &rotation.table.cosines[start..start + pairs];
-            let sines = &rotation.table.sines[start..start + pairs];
-            for head in heads.row_mut(row).chunks_exact_mut(width) {
-                let (rotated, _) = head[width - 2 * pairs..].as_chunks_mut::<2>();
-                for (([a, b], cosine), sine) in rotated.iter_mut().zip(cosines).zip(sines) {
-                    let sine = turn * sine;
-                    (*a, *b) = (*a * cosine - *b * sine, *a * sine + *b * cosine);
-                }
+        self.each(tasks, |parts| {
+            for part in parts {
+                part.fill(self.level, source, layout);
             }
-        }
+        });
+        weight
     }
 
-    fn assemble_keys_values(
-        &self,
-        expanded: &Tensor,
-        rotated: &Tensor,
-        heads: LatentHeads,
-    ) -> (Tensor, Tensor) {
-        attention::assemble_keys_values(expanded, rotated, heads)
-    }
-
-    fn assemble_keys_values_gradient(
-        &self,
-        keys_gradient: &Tensor,
-        values_gradient: &Tensor,
-        heads: LatentHeads,
-    ) -> (Tensor, Tensor) {
-        attention::assemble_keys_values_gradient(keys_gradient, values_gradient, heads)
-    }
-
-    fn attention(
-        &self,
-        inputs: &AttentionInputs<'_, Tensor>,
-        layout: &AttentionLayout<'_>,
-    ) -> Attended<Tensor> {
-        attention::forward(inputs, layout)
-    }
-
-    fn attention_gradient(
-        &self,
-        inputs: &AttentionInputs<'_, Tensor>,
-        attended: &Attended<Tensor>,
-        output_gradient: &Tensor,
-        layout: &AttentionLayout<'_>,
-    ) -> AttentionGradients<Tensor> {
-        attention::gradient(inputs, attended, output_gradient, layout)
-    }
-
-    fn cross_entropy(
-        &self,
-        hidden: &Tensor,
-        head: &Tensor,
-        targets: &[u32],
-        mut gradients: Option<HeadGradients<'_, Tensor>>,
-    ) -> Vec<f32> {
-        let vocabulary = head.rows();
-        let mut losses = Vec::with_capacity(targets.len());
-        let mut chunk = Tensor::zeros(&[LOGIT_ROWS.min(targets.len()), vocabulary]);
-        for (index, targets) in targets.chunks(LOGIT_ROWS).enumerate() {
-            let rows = index * LOGIT_ROWS..index * LOGIT_ROWS + targets.len();
-            let in_chunk = 0..targets.len();
-            let logits = overwrite(&mut chunk, &in_chunk);
-            multiply(
-                1.0,
-                rows_of(hidden, &rows),
-                whole(head).transposed(),
-                logits,
-            );
-            let scale = gradients.as_ref().map(|gradients| gradients.scale);
-            for (row, &target) in targets.iter().enumerate() {
-                losses.push(row_cross_entropy(
-                    chunk.row_mut(row),
-                    target as usize,
-                    scale,
-                ));
+    fn read_weight(&self, weight: &Weight) -> Vec<f32> {
+        let mut values = vec![0.0; weight.rows * weight.width];
+        let share = weight.rows.div_ceil(4 * self.threads).max(1);
+        let parts = values.chunks_mut(share * weight.width).enumerate();
+        self.each(parts.collect(), |(part, values)| {
+            for (row, into) in values.chunks_exact_mut(weight.width).enumerate() {
+                weight.read_row(part * share + row, into);
             }
-            let Some(gradients) = &mut gradients else {
-                continue;
-            };
-            let by_logits = rows_of(&chunk, &in_chunk); // ∂ℓ/∂logits, in place of the logits
-            let destination = accumulate(gradients.hidden, &rows);
-            multiply(1.0, by_logits, whole(head), destination);
-            if let Some(gradient) = &mut gradients.head {
-                let destination = accumulate(gradient, &(0..vocabulary));
-                multiply(
-                    1.0,
-                    by_logits.transposed(),
-                    rows_of(hidden, &rows),
-                    destination,
-                );
-            }
-        }
-        losses
+        });
+        values
+    }
+
+    fn gradient(&self, weight: &Weight) -> Gradient {
+        Gradient::zeros(weight)
+    }
+
+    fn read_gradient(&self, gradient: &Gradient) -> Vec<f32> {
+        gradient.read()
+    }
+
+    fn clear(&self, gradient: &mut Gradient) {
+        let parts = gradient.values.chunks_mut(OPTIMIZER_TASK);
+        self.each(parts.collect(), |part| part.fill(0.0));
+    }
+
+    fn sum_of_squares(&self, gradient: &Gradient) -> f64 {
+        let parts = gradient.values.chunks(OPTIMIZER_TASK).collect();
+        let sums = self.map(parts, |part| {
+            // Runs short enough for f32, their sums added in f64.
+            let runs = part.chunks(1024);
+            runs.map(|run| f64::from(kernels::sum_of_squares(self.level, run)))
+                .sum::<f64>()
+        });
+        sums.iter().sum()
+    }
+
+    fn moments(&self, weight: &Weight, format: MomentsFormat) -> CpuMoments {
+        CpuMoments(Moments::zeros(format, weight.stored_len()))
     }
 
     fn adamw(
         &self,
-        parameter: &mut Tensor,
-        gradient: &Tensor,
-        moments: &mut Moments<Tensor>,
-        step: AdamWStep,
+        weight: &mut Weight,
+        gradient: &Gradient,
+        moments: &mut CpuMoments,
+        step: &AdamWStep,
     ) {
-        kernels::adamw(
-            &mut parameter.values,
-            &gradient.values,
-            &mut moments.first.values,
-            &mut moments.second.values,
-            step,
-        );
-    }
-}
-
-/// `−ln softmax(logits)[target]`; with a scale, logits become `scale·(softmax − one-hot)`.
-fn row_cross_entropy(logits: &mut [f32], target: usize, scale: Option<f32>) -> f32 {
-    let at_target = logits[target];
-    let (maximum, sum) = kernels::exponentials(logits);
-    if let Some(scale) = scale {
-        kernels::scale(scale / sum, logits);
-        logits[target] -= scale;
-    }
-    sum.ln() + (maximum - at_target)
-}
-
-fn whole(matrix: &Tensor) -> View<'_> {
-    View::new(&matrix.values, matrix.rows(), matrix.width())
-}
-
-fn rows_of<'a>(matrix: &'a Tensor, rows: &Range<usize>) -> View<'a> {
-    let width = matrix.width();
-    let values = &matrix.values[rows.start * width..rows.end * width];
-    View::new(values, rows.len(), width)
-}
-
-fn overwrite<'a>(matrix: &'a mut Tensor, rows: &Range<usize>) -> Destination<'a> {
-    destination(matrix, rows, false)
-}
-
-fn accumulate<'a>(matrix: &'a mut Tensor, rows: &Range<usize>) -> Destination<'a> {
-    destination(matrix, rows, true)
-}
-
-fn destination<'a>(
-    matrix: &'a mut Tensor,
-    rows: &Range<usize>,
-    accumulate: bool,
-) -> Destination<'a> {
-    let width = matrix.width();
-    Destination {
-        values: &mut matrix.values[rows.start * width..rows.end * width],
-        row_stride: width,
-        accumulate,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::RotaryTable;
-
-    /// The worked example of interleaved pairs: width 4, base 10,000, position 1.
-    #[test]
-    fn rotation_turns_interleaved_pairs_and_back() {
-        let table = RotaryTable::new(4, 10_000.0, 2);
-        let mut rotation = Rotation {
-            heads: 1,
-            positions: &[1],
-            table: &table,
-            inverse: false,
+        let weights = match &mut weight.values {
+            weight::Elements::F32(values) => WeightsMut::F32(values),
+            weight::Elements::Bf16(values) => WeightsMut::Bf16(values),
+            weight::Elements::Int8 { .. } | weight::Elements::Fp8 { .. } => {
+                unreachable!("a memory plan keeps no trained parameter in 8 bits")
+            }
         };
-        let mut heads = Tensor::matrix(1, 4, vec![1.0, 2.0, 3.0, 4.0]);
-        Cpu.rotate(&mut heads, &rotation);
-        for (found, expected) in heads
-            .values
-            .iter()
-            .zip([-1.14264, 1.922_076, 2.959_851, 4.0298])
-        {
-            assert!(
-                (found - expected).abs() < 2e-6,
-                "{found} instead of {expected}"
-            );
+        let parameters = ParametersMut::new(weights, moments.0.as_mut(), 0);
+        let gradients = gradient.values.chunks(OPTIMIZER_TASK);
+        let tasks = parameters.chunks(OPTIMIZER_TASK).zip(gradients);
+        self.each(tasks.collect(), |(parameters, gradient)| {
+            kernels::optimizer::adamw(self.level, parameters, gradient, step);
+        });
+    }
+
+    fn indices(&self, values: &[u32]) -> Vec<u32> {
+        values.to_vec()
+    }
+
+    fn rotary(&self, table: RotaryTable) -> RotaryTable {
+        table
+    }
+
+    fn download(&self, buffer: &Buffer) -> Vec<f32> {
+        buffer.values().to_vec()
+    }
+
+    fn zeros_like(&self, buffer: &Buffer) -> Buffer {
+        self.zeros(buffer.rows(), buffer.width())
+    }
+
+    fn copy(&self, buffer: &Buffer) -> Buffer {
+        rows::copy(self, buffer)
+    }
+
+    fn add(&self, addend: &Buffer, into: &mut Buffer) {
+        rows::add(self, addend, into);
+    }
+
+    fn embed(&self, table: &Weight, ids: &Vec<u32>) -> Buffer {
+        rows::embed(self, table, ids)
+    }
+
+    fn embed_gradient(&self, by_output: &Buffer, ids: &Vec<u32>, table: &mut Gradient) {
+        rows::embed_gradient(self, by_output, ids, table);
+    }
+
+    fn gather(&self, source: &Buffer, rows: &Vec<u32>) -> Buffer {
+        rows::gather(self, source, rows)
+    }
+
+    fn gather_gradient(&self, by_output: &Buffer, rows: &Vec<u32>, count: usize) -> Buffer {
+        rows::gather_gradient(self, by_output, rows, count)
+    }
+
+    fn split_columns(&self, source: &Buffer, at: usize) -> (Buffer, Buffer) {
+        rows::split_columns(self, source, at)
+    }
+
+    fn join_columns(&self, left: &Buffer, right: &Buffer) -> Buffer {
+        rows::join_columns(self, left, right)
+    }
+
+    fn linear(&self, input: &Buffer, weight: &Weight) -> Buffer {
+        let mut output = self.buffer(input.rows(), weight.rows);
+        self.forward(input, weight, &mut output, Write::Overwrite);
+        output
+    }
+
+    fn linear_add(&self, input: &Buffer, weight: &Weight, into: &mut Buffer) {
+        self.forward(input, weight, into, Write::Add);
+    }
+
+    fn linear_input_gradient(&self, by_output: &Buffer, weight: &Weight) -> Buffer {
+        let mut by_input = self.buffer(by_output.rows(), weight.width);
+        self.backward(by_output, weight, &mut by_input, Write::Overwrite);
+        by_input
+    }
+
+    fn linear_input_gradient_add(&self, by_output: &Buffer, weight: &Weight, into: &mut Buffer) {
+        self.backward(by_output, weight, into, Write::Add);
+    }
+
+    fn linear_weight_gradient(&self, by_output: &Buffer, input: &Buffer, gradient: &mut Gradient) {
+        let panels = gradient.rows.div_ceil(PANEL);
+        let share = panels.div_ceil(2 * self.threads).max(1);
+        let tasks = gradient.panels_mut(share).collect();
+        self.each(tasks, |(panels, gradient)| {
+            let by_output = Source::Rows(by_output.values(), by_output.width());
+            let input = Source::Rows(input.values(), input.width());
+            self.workspace()
+                .weight_gradient(by_output, input, panels, gradient);
+        });
+    }
+
+    fn rms_norm(&self, norm: &RmsNorm<'_, Self>) -> Buffer {
+        rows::rms_norm(self, norm)
+    }
+
+    fn rms_norm_gradient(
+        &self,
+        norm: &RmsNorm<'_, Self>,
+        by_output: &Buffer,
+        by_input: &mut Buffer,
+        by_weight: Option<&mut Gradient>,
+    ) {
+        rows::rms_norm_gradient(self, norm, by_output, by_input);
+        if let Some(by_weight) = by_weight {
+            rows::rms_norm_weight_gradient(norm, by_output, by_weight);
         }
-        rotation.inverse = true;
-        Cpu.rotate(&mut heads, &rotation);
-        for (found, expected) in heads.values.iter().zip([1.0, 2.0, 3.0, 4.0]) {
-            assert!(
-                (found - expected).abs() < 2e-6,
-                "{found} instead of {expected}"
-            );
+    }
+
+    fn clip(&self, values: &mut Buffer, bound: f32) {
+        for value in values.values_mut() {
+            *value = value.clamp(-bound, bound);
         }
+    }
+
+    fn clip_gradient(&self, before: &Buffer, bound: f32, by_output: &mut Buffer) {
+        for (gradient, before) in by_output.values_mut().iter_mut().zip(before.values()) {
+            if before.abs() > bound {
+                *gradient = 0.0;
+            }
+        }
+    }
+
+    fn rotate(&self, heads: &mut Buffer, rotation: &Rotation<'_, Self>) {
+        rows::rotate(self, heads, rotation);
+    }
+
+    fn assemble(
+        &self,
+        expanded: &Buffer,
+        rotated: &Buffer,
+        heads: LatentHeads,
+    ) -> (Buffer, Buffer) {
+        rows::assemble(self, expanded, rotated, heads)
+    }
+
+    fn assemble_gradient(
+        &self,
+        by_keys: &Buffer,
+        by_values: &Buffer,
+        heads: LatentHeads,
+    ) -> (Buffer, Buffer) {
+        rows::assemble_gradient(self, by_keys, by_values, heads)
+    }
+
+    fn attention(
+        &self,
+        inputs: &AttentionInputs<'_, Buffer>,
+        layout: &AttentionLayout<'_>,
+    ) -> Attended<Buffer> {
+        attention::forward(self, inputs, layout)
+    }
+
+    fn attention_gradient(
+        &self,
+        inputs: &AttentionInputs<'_, Buffer>,
+        log_sums: &Buffer,
+        by_output: &Buffer,
+        layout: &AttentionLayout<'_>,
+    ) -> AttentionGradients<Buffer> {
+        attention::backward(self, inputs, log_sums, by_output, layout)
+    }
+
+    fn network(
+        &self,
+        input: &Buffer,
+        network: &SwiGlu<Weight>,
+        keep: Keep,
+    ) -> (Buffer, Option<Gated<Buffer>>) {
+        networks::network(self, input, network, keep)
+    }
+
+    fn network_gradient(
+        &self,
+        network: &SwiGlu<Weight>,
+        saved: Saved<'_, Self>,
+        by_network: Option<&mut SwiGlu<Option<Gradient>>>,
+        by_input: Option<&mut Buffer>,
+    ) {
+        networks::network_gradient(self, network, saved, by_network, by_input);
+    }
+
+    fn route(&self, logits: &Buffer, gate: &Gate<'_, Self>) -> CpuRoutes {
+        networks::route(self, logits, gate)
+    }
+
+    fn experts(
+        &self,
+        experts: RoutedExperts<'_, Self>,
+        input: &Buffer,
+        keep: Keep,
+        into: &mut Buffer,
+    ) -> Option<Gated<Buffer>> {
+        networks::experts(self, experts, input, keep, into)
+    }
+
+    fn experts_gradient(
+        &self,
+        experts: RoutedExperts<'_, Self>,
+        saved: Saved<'_, Self>,
+        by_experts: &mut [Option<SwiGlu<Option<Gradient>>>],
+        by_input: Option<&mut Buffer>,
+    ) -> Option<Buffer> {
+        networks::experts_gradient(self, experts, saved, by_experts, by_input)
+    }
+
+    fn cross_entropy(
+        &self,
+        hidden: &Buffer,
+        head: &Weight,
+        targets: &Vec<u32>,
+        gradients: Option<HeadGradients<'_, Self>>,
+    ) -> Vec<f32> {
+        loss::cross_entropy(self, hidden, head, targets, gradients)
     }
 }

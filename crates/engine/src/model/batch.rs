@@ -1,58 +1,56 @@
-//! Sequences as the model reads them: checked, laid end to end without padding, and divided into
-//! passes that fit a cache and shares that occupy the threads.
+//! Sequences as the model reads them: checked, laid end to end without padding, divided into passes.
 
 use std::ops::Range;
 
 use crate::config::ModelConfig;
+use crate::device::Device;
 use crate::error::EngineError;
 
-/// Tokens of one forward pass. Larger ones give the experts more rows per product; smaller ones keep a
-/// layer's activations (512 bytes a token and buffer at width 128) in the second-level cache.
-const PASS_TOKENS: usize = 1024;
-
-/// Several sequences, one after the other.
+/// Several sequences, one after the other, on a device.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub(crate) struct Batch<D: Device> {
     /// Token ids of all sequences.
-    pub(crate) ids: Vec<u32>,
+    pub(crate) ids: D::Indices,
     /// Position of every token in its sequence.
-    pub(crate) positions: Vec<u32>,
+    pub(crate) positions: D::Indices,
+    /// The tokens that predict: all but the last of every sequence.
+    pub(crate) predicting: D::Indices,
+    /// What they should predict.
+    pub(crate) targets: D::Indices,
     /// Tokens of every sequence.
     pub(crate) sequences: Vec<Range<usize>>,
+    /// Tokens of all sequences.
+    pub(crate) tokens: usize,
 }
 
-impl Batch {
+impl<D: Device> Batch<D> {
     /// Lays out sequences that [`check`] has accepted.
-    pub(crate) fn new(sequences: &[&[u32]]) -> Self {
+    pub(crate) fn new(device: &D, sequences: &[&[u32]]) -> Self {
         let ids = sequences.concat();
-        let mut batch = Self {
-            positions: Vec::with_capacity(ids.len()),
-            sequences: Vec::with_capacity(sequences.len()),
-            ids,
-        };
+        let mut positions = Vec::with_capacity(ids.len());
+        let mut ranges = Vec::with_capacity(sequences.len());
         for sequence in sequences {
-            let start = batch.positions.len();
-            batch.positions.extend(0..sequence.len() as u32);
-            batch.sequences.push(start..batch.positions.len());
+            let start = positions.len();
+            positions.extend(0..sequence.len() as u32);
+            ranges.push(start..positions.len());
         }
-        batch
-    }
-
-    /// The tokens that predict: all but the last of every sequence.
-    pub(crate) fn predicting(&self) -> Vec<u32> {
-        self.sequences
+        let predicting: Vec<u32> = ranges
             .iter()
-            .flat_map(|sequence| sequence.start as u32..sequence.end as u32 - 1)
-            .collect()
-    }
-
-    /// What they should predict.
-    pub(crate) fn targets(&self) -> Vec<u32> {
-        self.sequences
+            .flat_map(|range| range.start as u32..range.end as u32 - 1)
+            .collect();
+        let targets: Vec<u32> = sequences
             .iter()
-            .flat_map(|sequence| &self.ids[sequence.start + 1..sequence.end])
+            .flat_map(|sequence| &sequence[1..])
             .copied()
-            .collect()
+            .collect();
+        Self {
+            ids: device.indices(&ids),
+            positions: device.indices(&positions),
+            predicting: device.indices(&predicting),
+            targets: device.indices(&targets),
+            sequences: ranges,
+            tokens: ids.len(),
+        }
     }
 }
 
@@ -87,14 +85,17 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Consecutive sequences, together about [`PASS_TOKENS`] long.
-pub(crate) fn passes<'a, 's>(sequences: &'a [&'s [u32]]) -> impl Iterator<Item = &'a [&'s [u32]]> {
+/// Consecutive sequences, together at most `tokens` long unless one alone is longer.
+pub(crate) fn passes<'a, 's>(
+    sequences: &'a [&'s [u32]],
+    tokens: usize,
+) -> impl Iterator<Item = &'a [&'s [u32]]> {
     let mut rest = sequences;
     std::iter::from_fn(move || {
-        let mut tokens = 0;
+        let mut sum = 0;
         let fitting = rest.iter().take_while(|sequence| {
-            tokens += sequence.len();
-            tokens <= PASS_TOKENS
+            sum += sequence.len();
+            sum <= tokens
         });
         let count = fitting.count().max(1).min(rest.len());
         let (pass, remaining) = rest.split_at(count);
@@ -103,67 +104,24 @@ pub(crate) fn passes<'a, 's>(sequences: &'a [&'s [u32]]) -> impl Iterator<Item =
     })
 }
 
-/// Divides sequences into at most `shares` consecutive runs of about equally many tokens.
-pub(crate) fn shares<'a, 's>(sequences: &'a [&'s [u32]], shares: usize) -> Vec<&'a [&'s [u32]]> {
-    let total: usize = sequences.iter().map(|sequence| sequence.len()).sum();
-    let shares = shares.max(1);
-    let mut runs = Vec::with_capacity(shares);
-    let (mut start, mut tokens) = (0, 0);
-    for (index, sequence) in sequences.iter().enumerate() {
-        tokens += sequence.len();
-        // The run ends where the cumulative count reaches its part of the total.
-        if tokens * shares >= total * (runs.len() + 1) {
-            runs.push(&sequences[start..=index]);
-            start = index + 1;
-        }
-    }
-    runs
-}
-
-/// Runs `work` on every share, each on its own thread, and returns the results in order.
-pub(crate) fn on_threads<S: Send, T: Send>(shares: Vec<S>, work: impl Fn(S) -> T + Sync) -> Vec<T> {
-    if shares.len() <= 1 {
-        return shares.into_iter().map(work).collect();
-    }
-    std::thread::scope(|scope| {
-        let running: Vec<_> = shares
-            .into_iter()
-            .map(|share| scope.spawn(|| work(share)))
-            .collect();
-        running
-            .into_iter()
-            .map(|thread| match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-            .collect()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Every sequence is in exactly one run, in order, and no run is empty, whatever the lengths.
+    /// Every sequence is in exactly one pass, in order, whatever the lengths.
     #[test]
-    fn shares_and_passes_cover_every_sequence_once() {
+    fn passes_cover_every_sequence_once() {
         let storage: Vec<Vec<u32>> = (0..40)
             .map(|index| vec![index; 2 + (index as usize * 37) % 200])
             .collect();
         let sequences: Vec<&[u32]> = storage.iter().map(Vec::as_slice).collect();
-        for count in [0, 1, 2, 3, 7, 39, 40, 100] {
-            let runs = shares(&sequences, count);
-            assert!(runs.len() <= count.max(1) && runs.iter().all(|run| !run.is_empty()));
-            assert_eq!(runs.concat(), sequences);
+        for tokens in [1, 100, 500, 100_000] {
+            let passes: Vec<_> = passes(&sequences, tokens).collect();
+            assert_eq!(passes.concat(), sequences);
+            for pass in passes {
+                let sum: usize = pass.iter().map(|sequence| sequence.len()).sum();
+                assert!(pass.len() == 1 || sum <= tokens);
+            }
         }
-        let passes: Vec<_> = passes(&sequences).collect();
-        assert_eq!(passes.concat(), sequences);
-        let tokens = |pass: &&[&[u32]]| pass.iter().map(|sequence| sequence.len()).sum::<usize>();
-        assert!(
-            passes
-                .iter()
-                .map(tokens)
-                .all(|tokens| tokens <= PASS_TOKENS)
-        );
     }
 }

@@ -7,159 +7,296 @@
 //! ```
 //!
 //! The backward pass walks the same lines upwards and stops at the lowest layer with something to
-//! train. Knows nothing of threads, files or optimisers, and computes only through the [`Device`].
+//! train. Layers either keep what their gradient needs or are computed again from their input. Knows
+//! nothing of threads, files or optimisers, and computes only through the [`Device`].
 
 use super::attention;
 use super::batch::Batch;
 use super::feed_forward::{self, Backward};
-use super::parameters::{Layer, Parameters};
 use crate::config::ModelConfig;
-use crate::device::{Device, HeadGradients, RmsNorm, RotaryTable};
+use crate::device::{Device, HeadGradients, Keep, RmsNorm};
+use crate::names::{Layer, Parameters};
 use crate::routing::RoutingPlan;
 
 /// One batch on its way through the model.
 #[derive(Debug)]
-pub(crate) struct Pass<'a, D> {
+pub(crate) struct Pass<'a, D: Device> {
     pub(crate) device: &'a D,
     pub(crate) config: &'a ModelConfig,
     pub(crate) routing: &'a RoutingPlan,
     /// Covers the longest sequence of the batch.
-    pub(crate) rotary: &'a RotaryTable,
-    pub(crate) batch: &'a Batch,
+    pub(crate) rotary: &'a D::Rotary,
+    pub(crate) batch: &'a Batch<D>,
+    /// Whether anything besides routed experts, shared experts and routers is trained.
+    pub(crate) trains_backbone: bool,
 }
 
-/// Gradients under accumulation: a buffer for every weight that is trained.
-#[derive(Debug)]
-pub(crate) struct Gradients<B> {
-    pub(crate) parameters: Parameters<Option<B>>,
-    /// The lowest layer with a trained expert when only experts are trained; nothing below it, nor that
-    /// layer's own input, needs a gradient. `None` when everything is trained.
+/// How far the backward pass goes and what it starts from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BackwardPlan {
+    /// Factor on every token's loss: one over the tokens of the whole step.
+    pub(crate) scale: f32,
+    /// The lowest layer with something to train; nothing below its second half needs a gradient. `None`
+    /// when everything is trained.
     pub(crate) lowest_layer: Option<usize>,
+    /// Whether the lowest layer's router is trained, whose gradient passes through the logits.
+    pub(crate) trains_routers: bool,
+    /// Whether layers keep what their gradient needs.
+    pub(crate) activations: Activations,
+}
+
+/// What a layer holds between its forward and its backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activations {
+    /// Everything that its gradient reads.
+    Kept,
+    /// Its input, from which the rest is computed again: one more forward pass for far less memory.
+    Recomputed,
+}
+
+/// Where a backward pass finds weights and leaves gradients.
+pub(crate) trait GradientSink<D: Device> {
+    /// Embedding, final norm and head.
+    fn outer(&mut self) -> (&Parameters<D::Weight>, OuterGradients<'_, D::Gradient>);
+    /// One layer.
+    fn layer(&mut self, index: usize) -> (&Layer<D::Weight>, &mut Layer<Option<D::Gradient>>);
+    /// The gradients of one layer are whole.
+    fn finish_layer(&mut self, index: usize);
+}
+
+/// Gradients of what is in no layer, where they are wanted.
+#[derive(Debug)]
+pub(crate) struct OuterGradients<'a, G> {
+    pub(crate) embedding: Option<&'a mut G>,
+    pub(crate) norm: Option<&'a mut G>,
+    pub(crate) head: Option<&'a mut G>,
+}
+
+impl<G> OuterGradients<'_, G> {
+    /// Nothing is wanted.
+    pub(crate) fn none() -> Self {
+        Self {
+            embedding: None,
+            norm: None,
+            head: None,
+        }
+    }
 }
 
 /// What one layer's gradient needs of its forward pass.
 #[derive(Debug)]
-struct LayerTrace<B> {
+struct LayerTrace<D: Device> {
     /// Residual stream before attention.
-    input: B,
-    attention: attention::Trace<B>,
+    input: D::Buffer,
+    /// Absent in the lowest trained layer, whose first half has no gradient.
+    attention: Option<attention::Trace<D::Buffer>>,
     /// Residual stream between attention and feed-forward.
-    middle: B,
-    normed_middle: B,
-    feed_forward: feed_forward::Trace<B>,
+    middle: D::Buffer,
+    normed_middle: D::Buffer,
+    feed_forward: feed_forward::Trace<D>,
+}
+
+/// What a layer leaves behind.
+#[derive(Debug)]
+enum LayerMemory<D: Device> {
+    Nothing,
+    Input(D::Buffer),
+    Trace(Box<LayerTrace<D>>),
 }
 
 /// The final normed states `[tokens, hidden]`.
 pub(crate) fn final_states<D: Device>(
     pass: &Pass<'_, D>,
-    weights: &Parameters<&D::Buffer>,
+    weights: &Parameters<D::Weight>,
 ) -> D::Buffer {
-    let mut states = pass.device.gather_rows(weights.embedding, &pass.batch.ids);
+    let mut states = pass.device.embed(&weights.embedding, &pass.batch.ids);
     for (index, layer) in weights.layers.iter().enumerate() {
-        states = layer_forward(pass, index, layer, states).0;
+        states = layer_forward(pass, index, layer, &states, Keep::Nothing).0;
     }
-    pass.device.rms_norm(&norm(pass, &states, weights.norm))
+    pass.device.rms_norm(&norm(pass, &states, &weights.norm))
 }
 
 /// The loss of every predicted token, sequence after sequence.
-pub(crate) fn losses<D: Device>(pass: &Pass<'_, D>, weights: &Parameters<&D::Buffer>) -> Vec<f32> {
+pub(crate) fn losses<D: Device>(pass: &Pass<'_, D>, weights: &Parameters<D::Weight>) -> Vec<f32> {
     let states = final_states(pass, weights);
-    let predicting = pass.device.gather_rows(&states, &pass.batch.predicting());
-    let targets = pass.batch.targets();
+    let predicting = pass.device.gather(&states, &pass.batch.predicting);
+    drop(states);
     pass.device
-        .cross_entropy(&predicting, weights.head, &targets, None)
+        .cross_entropy(&predicting, weights.head(), &pass.batch.targets, None)
 }
 
-/// The same losses; adds the gradient of `scale` times their sum.
+/// The losses of [`losses`]; adds the gradients of `plan.scale · Σ losses` to the sink's, unless
+/// `go_on(losses)` declines.
 pub(crate) fn losses_with_gradients<D: Device>(
     pass: &Pass<'_, D>,
-    weights: &Parameters<&D::Buffer>,
-    scale: f32,
-    gradients: &mut Gradients<D::Buffer>,
+    plan: &BackwardPlan,
+    sink: &mut impl GradientSink<D>,
+    go_on: impl FnOnce(&[f32]) -> bool,
 ) -> Vec<f32> {
     let device = pass.device;
-    let mut states = device.gather_rows(weights.embedding, &pass.batch.ids);
-    let mut traces = Vec::with_capacity(weights.layers.len());
-    for (index, layer) in weights.layers.iter().enumerate() {
-        let (output, trace) = layer_forward(pass, index, layer, states);
-        states = output;
-        let keep = gradients.lowest_layer.is_none_or(|lowest| index >= lowest);
-        traces.extend(keep.then_some((index, trace)));
+    let (states, mut memory) = {
+        let (weights, _) = sink.outer();
+        forward_for_backward(pass, plan, weights)
+    };
+    let (losses, by_states) = {
+        let (weights, gradients) = sink.outer();
+        head_backward(pass, weights, &states, plan.scale, gradients)
+    };
+    drop(states);
+    if !go_on(&losses) {
+        return losses;
     }
-
-    let (losses, mut by_states) =
-        head_backward(pass, weights, &states, scale, &mut gradients.parameters);
-    for (index, trace) in traces.into_iter().rev() {
-        let weights = &weights.layers[index];
-        let layer = &mut gradients.parameters.layers[index];
-        if gradients.lowest_layer == Some(index) {
+    let mut by_states = by_states;
+    let lowest = plan.lowest_layer.unwrap_or(0);
+    for index in (lowest..memory.len()).rev() {
+        let left = std::mem::replace(&mut memory[index], LayerMemory::Nothing);
+        let (weights, gradients) = sink.layer(index);
+        let trace = match left {
+            LayerMemory::Trace(trace) => *trace,
+            LayerMemory::Input(input) => {
+                layer_forward(pass, index, weights, &input, Keep::Everything)
+                    .1
+                    .map(|trace| trace.with_input(input))
+                    .unwrap_or_else(|| unreachable!("everything was to be kept"))
+            }
+            LayerMemory::Nothing => {
+                unreachable!("layers from the lowest trained one up leave something")
+            }
+        };
+        if plan.lowest_layer == Some(index) {
             let at = Backward {
                 device,
                 input: &trace.normed_middle,
                 output_gradient: &by_states,
             };
-            let (weights, gradients) = (&weights.feed_forward, &mut layer.feed_forward);
-            feed_forward::backward(&at, weights, trace.feed_forward, gradients, None);
+            let (weights, gradients) = (&weights.feed_forward, &mut gradients.feed_forward);
+            if plan.trains_routers {
+                feed_forward::backward(&at, weights, trace.feed_forward, gradients);
+            } else {
+                feed_forward::backward_weights(&at, weights, trace.feed_forward, gradients);
+            }
         } else {
-            layer_backward(pass, weights, trace, layer, &mut by_states);
+            layer_backward(pass, weights, trace, gradients, &mut by_states);
         }
+        sink.finish_layer(index);
     }
-    if let Some(gradient) = &mut gradients.parameters.embedding {
-        device.gather_rows_gradient(&by_states, &pass.batch.ids, gradient);
+    let (_, gradients) = sink.outer();
+    if let Some(gradient) = gradients.embedding {
+        device.embed_gradient(&by_states, &pass.batch.ids, gradient);
     }
     losses
+}
+
+/// The last layer's output, and what every layer leaves behind for its gradient.
+fn forward_for_backward<D: Device>(
+    pass: &Pass<'_, D>,
+    plan: &BackwardPlan,
+    weights: &Parameters<D::Weight>,
+) -> (D::Buffer, Vec<LayerMemory<D>>) {
+    let mut states = pass.device.embed(&weights.embedding, &pass.batch.ids);
+    let mut memory = Vec::with_capacity(weights.layers.len());
+    for (index, layer) in weights.layers.iter().enumerate() {
+        let above = plan.lowest_layer.is_none_or(|lowest| index >= lowest);
+        let keep = match plan.activations {
+            Activations::Kept if above => Keep::Everything,
+            Activations::Kept | Activations::Recomputed => Keep::Nothing,
+        };
+        let (output, trace) = layer_forward(pass, index, layer, &states, keep);
+        let input = std::mem::replace(&mut states, output);
+        memory.push(match trace {
+            Some(trace) => {
+                let mut trace = trace.with_input(input);
+                if plan.lowest_layer == Some(index) {
+                    trace.attention = None;
+                }
+                LayerMemory::Trace(Box::new(trace))
+            }
+            None if above => LayerMemory::Input(input),
+            None => LayerMemory::Nothing,
+        });
+    }
+    (states, memory)
 }
 
 /// Final norm, head and loss; returns the losses and the gradient of the last layer's output.
 fn head_backward<D: Device>(
     pass: &Pass<'_, D>,
-    weights: &Parameters<&D::Buffer>,
+    weights: &Parameters<D::Weight>,
     states: &D::Buffer,
     scale: f32,
-    gradients: &mut Parameters<Option<D::Buffer>>,
+    gradients: OuterGradients<'_, D::Gradient>,
 ) -> (Vec<f32>, D::Buffer) {
     let device = pass.device;
-    let norm = norm(pass, states, weights.norm);
-    let rows = pass.batch.predicting();
-    let predicting = device.gather_rows(&device.rms_norm(&norm), &rows); // [predicted, hidden]
-    let mut by_predicting = device.zeros_like(&predicting);
-    let head = HeadGradients {
+    let norm = norm(pass, states, &weights.norm);
+    let rows = &pass.batch.predicting;
+    let predicting = device.gather(&device.rms_norm(&norm), rows); // [predicted, hidden]
+    let mut by_predicting = None;
+    // A tied head is the embedding: both of its uses add to one gradient.
+    let head = match weights.head {
+        None => gradients.embedding,
+        Some(_) => gradients.head,
+    };
+    let wanted = HeadGradients {
         scale,
         hidden: &mut by_predicting,
-        head: gradients.head.as_mut(),
+        head,
     };
-    let targets = pass.batch.targets();
-    let losses = device.cross_entropy(&predicting, weights.head, &targets, Some(head));
+    let targets = &pass.batch.targets;
+    let losses = device.cross_entropy(&predicting, weights.head(), targets, Some(wanted));
+    let by_predicting = by_predicting.unwrap_or(predicting); // always set
 
-    let mut by_normed = device.zeros_like(states);
-    device.gather_rows_gradient(&by_predicting, &rows, &mut by_normed);
+    let by_normed = device.gather_gradient(&by_predicting, rows, pass.batch.tokens);
     let mut by_states = device.zeros_like(states);
-    device.rms_norm_gradient(&norm, &by_normed, &mut by_states, gradients.norm.as_mut());
+    device.rms_norm_gradient(&norm, &by_normed, &mut by_states, gradients.norm);
     (losses, by_states)
+}
+
+/// A [`LayerTrace`] without the layer's input, which the caller owns.
+#[derive(Debug)]
+struct InnerTrace<D: Device> {
+    attention: attention::Trace<D::Buffer>,
+    middle: D::Buffer,
+    normed_middle: D::Buffer,
+    feed_forward: feed_forward::Trace<D>,
+}
+
+impl<D: Device> InnerTrace<D> {
+    fn with_input(self, input: D::Buffer) -> LayerTrace<D> {
+        LayerTrace {
+            input,
+            attention: Some(self.attention),
+            middle: self.middle,
+            normed_middle: self.normed_middle,
+            feed_forward: self.feed_forward,
+        }
+    }
 }
 
 fn layer_forward<D: Device>(
     pass: &Pass<'_, D>,
     index: usize,
-    weights: &Layer<&D::Buffer>,
-    input: D::Buffer,
-) -> (D::Buffer, LayerTrace<D::Buffer>) {
+    weights: &Layer<D::Weight>,
+    input: &D::Buffer,
+    keep: Keep,
+) -> (D::Buffer, Option<InnerTrace<D>>) {
     let device = pass.device;
-    let normed = device.rms_norm(&norm(pass, &input, weights.input_norm));
+    let normed = device.rms_norm(&norm(pass, input, &weights.input_norm));
     let (mut middle, attention) = attention::forward(pass, &weights.attention, normed);
-    device.add(&input, &mut middle);
+    device.add(input, &mut middle);
+    let attention = (keep == Keep::Everything).then_some(attention);
 
-    let normed_middle = device.rms_norm(&norm(pass, &middle, weights.middle_norm));
+    let normed_middle = device.rms_norm(&norm(pass, &middle, &weights.middle_norm));
     let (mut output, feed_forward) =
-        feed_forward::forward(pass, index, &weights.feed_forward, &normed_middle);
+        feed_forward::forward(pass, index, &weights.feed_forward, &normed_middle, keep);
     device.add(&middle, &mut output);
-    let trace = LayerTrace {
-        input,
-        attention,
-        middle,
-        normed_middle,
-        feed_forward,
-    };
+    let trace = attention
+        .zip(feed_forward)
+        .map(|(attention, feed_forward)| InnerTrace {
+            attention,
+            middle,
+            normed_middle,
+            feed_forward,
+        });
     (output, trace)
 }
 
@@ -167,9 +304,9 @@ fn layer_forward<D: Device>(
 /// need no code: each norm's gradient is added to what flows past it.
 fn layer_backward<D: Device>(
     pass: &Pass<'_, D>,
-    weights: &Layer<&D::Buffer>,
-    trace: LayerTrace<D::Buffer>,
-    gradients: &mut Layer<Option<D::Buffer>>,
+    weights: &Layer<D::Weight>,
+    trace: LayerTrace<D>,
+    gradients: &mut Layer<Option<D::Gradient>>,
     by_states: &mut D::Buffer,
 ) {
     let device = pass.device;
@@ -181,24 +318,22 @@ fn layer_backward<D: Device>(
         feed_forward,
     } = trace;
 
-    let mut by_normed = device.zeros_like(&normed_middle);
     let at = Backward {
         device,
         input: &normed_middle,
         output_gradient: by_states,
     };
     let (second_half, second_gradients) = (&weights.feed_forward, &mut gradients.feed_forward);
-    feed_forward::backward(
-        &at,
-        second_half,
-        feed_forward,
-        second_gradients,
-        Some(&mut by_normed),
-    );
-    let middle_norm = norm(pass, &middle, weights.middle_norm);
+    let by_normed = feed_forward::backward(&at, second_half, feed_forward, second_gradients);
+    drop(normed_middle);
+    let middle_norm = norm(pass, &middle, &weights.middle_norm);
     let norm_gradient = gradients.middle_norm.as_mut();
     device.rms_norm_gradient(&middle_norm, &by_normed, by_states, norm_gradient);
+    drop((middle, by_normed));
 
+    let Some(attention) = attention else {
+        return; // only the lowest trained layer has none, and does not come here
+    };
     let by_normed = attention::backward(
         pass,
         &weights.attention,
@@ -206,7 +341,7 @@ fn layer_backward<D: Device>(
         by_states,
         &mut gradients.attention,
     );
-    let input_norm = norm(pass, &input, weights.input_norm);
+    let input_norm = norm(pass, &input, &weights.input_norm);
     let norm_gradient = gradients.input_norm.as_mut();
     device.rms_norm_gradient(&input_norm, &by_normed, by_states, norm_gradient);
 }
@@ -214,12 +349,18 @@ fn layer_backward<D: Device>(
 fn norm<'a, D: Device>(
     pass: &Pass<'_, D>,
     input: &'a D::Buffer,
-    weight: &'a D::Buffer,
-) -> RmsNorm<'a, D::Buffer> {
-    let epsilon = pass.config.rms_norm_eps as f32;
+    weight: &'a D::Weight,
+) -> RmsNorm<'a, D> {
     RmsNorm {
         input,
         weight,
-        epsilon,
+        epsilon: pass.config.rms_norm_eps as f32,
+    }
+}
+
+impl<W> Parameters<W> {
+    /// The map from hidden states to logits: the head, or the embedding where it is both.
+    fn head(&self) -> &W {
+        self.head.as_ref().unwrap_or(&self.embedding)
     }
 }

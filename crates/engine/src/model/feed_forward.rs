@@ -1,26 +1,31 @@
-//! The second half of a layer: one SwiGLU network in the dense layers, a mixture in the others.
+//! The second half of a layer: one SwiGLU network in the dense layers, a mixture of experts in the others.
 //!
 //! ```text
-//! y = down(silu(gate·x) ⊙ up·x)
+//! dense      y = down(silu(gate·x) ⊙ up·x)
+//! mixture    y = Shared(x) + Σ_{i∈S} w_i·Expert_i(x)         S and w from the router (routing.rs)
 //! ```
+//!
+//! The gradient of a mixture reaches the input along three ways (routed experts, router, shared experts),
+//! the second also when the router is frozen. Where nothing below is trained, the input gradient is not
+//! computed at all, and neither is anything about experts without a wanted gradient.
 
 use super::decoder::Pass;
-use super::mixture::{self, MixtureTrace};
-use super::parameters::{FeedForward, SwiGlu};
-use crate::device::Device;
+use crate::device::{Device, Gate, Gated, Keep, RoutedExperts, Saved};
+use crate::names::{FeedForward, Mixture};
 
 /// What the gradient needs of the forward pass.
 #[derive(Debug)]
-pub(super) enum Trace<B> {
-    Dense(NetworkTrace<B>),
-    Mixture(Box<MixtureTrace<B>>),
+pub(super) enum Trace<D: Device> {
+    Dense(Gated<D::Buffer>),
+    Mixture(Box<MixtureTrace<D>>),
 }
 
-/// What the gradient of one SwiGLU network needs of its forward pass.
+/// What a mixture's gradient needs of its forward pass.
 #[derive(Debug)]
-pub(super) struct NetworkTrace<B> {
-    gate: B,
-    up: B,
+pub(super) struct MixtureTrace<D: Device> {
+    routes: D::Routes,
+    experts: Gated<D::Buffer>,
+    shared: Option<Gated<D::Buffer>>,
 }
 
 /// Where a backward pass through the second half of a layer starts: all `[tokens, hidden]`.
@@ -33,78 +38,146 @@ pub(super) struct Backward<'a, D: Device> {
     pub(super) output_gradient: &'a D::Buffer,
 }
 
+impl<'a, D: Device> Backward<'a, D> {
+    fn saved(&self, gated: Gated<D::Buffer>) -> Saved<'a, D> {
+        Saved {
+            input: self.input,
+            gated,
+            by_output: self.output_gradient,
+        }
+    }
+}
+
 /// `FFN(x)` of `layer` for normed `input` `[tokens, hidden]`.
 pub(super) fn forward<D: Device>(
     pass: &Pass<'_, D>,
     layer: usize,
-    weights: &FeedForward<&D::Buffer>,
+    weights: &FeedForward<D::Weight>,
     input: &D::Buffer,
-) -> (D::Buffer, Trace<D::Buffer>) {
+    keep: Keep,
+) -> (D::Buffer, Option<Trace<D>>) {
     match weights {
         FeedForward::Dense(network) => {
-            let (output, trace) = network_forward(pass.device, network, input);
-            (output, Trace::Dense(trace))
+            let (output, gated) = pass.device.network(input, network, keep);
+            (output, gated.map(Trace::Dense))
         }
-        FeedForward::Mixture(mixture) => {
-            let (output, trace) = mixture::forward(pass, layer, mixture, input);
-            (output, Trace::Mixture(Box::new(trace)))
-        }
+        FeedForward::Mixture(mixture) => mixture_forward(pass, layer, mixture, input, keep),
     }
 }
 
-/// Adds the gradients of the weights that are wanted and, with `input_gradient`, the input's. Without
-/// it only routed experts can have gradients: something below is trained whenever anything else is.
+fn mixture_forward<D: Device>(
+    pass: &Pass<'_, D>,
+    layer: usize,
+    weights: &Mixture<D::Weight>,
+    input: &D::Buffer,
+    keep: Keep,
+) -> (D::Buffer, Option<Trace<D>>) {
+    let device = pass.device;
+    let logits = device.linear(input, &weights.router); // [tokens, experts]
+    let gate = Gate {
+        rule: &pass.config.mixture.gate,
+        routing: pass.routing.layer(layer),
+        per_token: pass.config.mixture.per_token,
+        bias: weights.bias.as_ref(),
+    };
+    let routes = device.route(&logits, &gate);
+    let (mut output, shared) = match &weights.shared {
+        Some(network) => device.network(input, network, keep),
+        None => (device.zeros_like(input), None),
+    };
+    let experts = device.experts(routed(weights, &routes), input, keep, &mut output);
+    let trace = experts.map(|experts| {
+        Trace::Mixture(Box::new(MixtureTrace {
+            routes,
+            experts,
+            shared,
+        }))
+    });
+    (output, trace)
+}
+
+fn routed<'a, D: Device>(
+    weights: &'a Mixture<D::Weight>,
+    routes: &'a D::Routes,
+) -> RoutedExperts<'a, D> {
+    RoutedExperts {
+        experts: &weights.experts,
+        routes,
+    }
+}
+
+/// Adds the gradients of the weights that are wanted; returns that of the input.
 pub(super) fn backward<D: Device>(
     at: &Backward<'_, D>,
-    weights: &FeedForward<&D::Buffer>,
-    trace: Trace<D::Buffer>,
-    gradients: &mut FeedForward<Option<D::Buffer>>,
-    input_gradient: Option<&mut D::Buffer>,
-) {
+    weights: &FeedForward<D::Weight>,
+    trace: Trace<D>,
+    gradients: &mut FeedForward<Option<D::Gradient>>,
+) -> D::Buffer {
+    let device = at.device;
+    let mut by_input = device.zeros_like(at.input);
     match (weights, trace, gradients) {
-        (FeedForward::Dense(weights), Trace::Dense(trace), FeedForward::Dense(gradients)) => {
-            if let Some(input_gradient) = input_gradient {
-                network_backward(at, weights, trace, gradients, input_gradient);
-            }
+        (FeedForward::Dense(network), Trace::Dense(gated), FeedForward::Dense(gradients)) => {
+            device.network_gradient(
+                network,
+                at.saved(gated),
+                Some(gradients),
+                Some(&mut by_input),
+            );
         }
         (FeedForward::Mixture(weights), Trace::Mixture(trace), FeedForward::Mixture(gradients)) => {
-            mixture::backward(at, weights, *trace, gradients, input_gradient);
+            mixture_backward(at, weights, *trace, gradients, &mut by_input);
         }
         _ => unreachable!("weights, traces and gradients are built from one configuration"),
     }
+    by_input
 }
 
-/// One SwiGLU network for `input` `[tokens, hidden]`.
-pub(super) fn network_forward<D: Device>(
-    device: &D,
-    weights: &SwiGlu<&D::Buffer>,
-    input: &D::Buffer,
-) -> (D::Buffer, NetworkTrace<D::Buffer>) {
-    let gate = device.linear(input, weights.gate); // [tokens, width]
-    let up = device.linear(input, weights.up); // [tokens, width]
-    let output = device.linear(&device.swiglu(&gate, &up), weights.down); // [tokens, hidden]
-    (output, NetworkTrace { gate, up })
-}
-
-/// Adds the wanted weight gradients, and the input's to `input_gradient`.
-pub(super) fn network_backward<D: Device>(
+fn mixture_backward<D: Device>(
     at: &Backward<'_, D>,
-    weights: &SwiGlu<&D::Buffer>,
-    trace: NetworkTrace<D::Buffer>,
-    gradients: &mut SwiGlu<Option<D::Buffer>>,
-    input_gradient: &mut D::Buffer,
+    weights: &Mixture<D::Weight>,
+    trace: MixtureTrace<D>,
+    gradients: &mut Mixture<Option<D::Gradient>>,
+    by_input: &mut D::Buffer,
 ) {
     let device = at.device;
-    let NetworkTrace { gate, up } = trace;
-    let mut by_hidden = device.zeros_like(&gate); // [tokens, width]
-    device.linear_input_gradient(at.output_gradient, weights.down, &mut by_hidden);
-    if gradients.down.is_some() {
-        let hidden = device.swiglu(&gate, &up); // cheaper to compute again than to keep
-        device.linear_weight_gradient(at.output_gradient, &hidden, gradients.down.as_mut());
+    if let Some((network, gated)) = weights.shared.as_ref().zip(trace.shared) {
+        let gradients = gradients.shared.as_mut();
+        device.network_gradient(network, at.saved(gated), gradients, Some(by_input));
     }
-    let (by_gate, by_up) = device.swiglu_gradient(&gate, &up, &by_hidden);
-    device.linear_weight_gradient(&by_gate, at.input, gradients.gate.as_mut());
-    device.linear_weight_gradient(&by_up, at.input, gradients.up.as_mut());
-    device.linear_input_gradient(&by_gate, weights.gate, input_gradient);
-    device.linear_input_gradient(&by_up, weights.up, input_gradient);
+    let by_logits = device.experts_gradient(
+        routed(weights, &trace.routes),
+        at.saved(trace.experts),
+        &mut gradients.experts,
+        Some(by_input),
+    );
+    if let Some(by_logits) = by_logits {
+        device.linear_input_gradient_add(&by_logits, &weights.router, by_input);
+        if let Some(gradient) = &mut gradients.router {
+            device.linear_weight_gradient(&by_logits, at.input, gradient);
+        }
+    }
+}
+
+/// As [`backward`] where neither the input's nor the router's gradient is wanted.
+pub(super) fn backward_weights<D: Device>(
+    at: &Backward<'_, D>,
+    weights: &FeedForward<D::Weight>,
+    trace: Trace<D>,
+    gradients: &mut FeedForward<Option<D::Gradient>>,
+) {
+    let (FeedForward::Mixture(weights), Trace::Mixture(trace), FeedForward::Mixture(gradients)) =
+        (weights, trace, gradients)
+    else {
+        return; // a dense layer's network is trained only together with everything
+    };
+    let device = at.device;
+    if let Some((network, gated)) = weights.shared.as_ref().zip(trace.shared) {
+        device.network_gradient(network, at.saved(gated), gradients.shared.as_mut(), None);
+    }
+    device.experts_gradient(
+        routed(weights, &trace.routes),
+        at.saved(trace.experts),
+        &mut gradients.experts,
+        None,
+    );
 }

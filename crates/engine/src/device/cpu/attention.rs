@@ -1,281 +1,447 @@
 //! Causal attention on the CPU, sequence by sequence, head by head, in blocks of queries.
 //!
 //! ```text
-//! S = Q·Kᵀ·scale      P = softmax of S over keys up to the query      O = P·V
-//! dP = dO·Vᵀ   dS = P⊙(dP − rowsum(dO⊙O))·scale   dQ = dS·K   dK = dSᵀ·Q   dV = Pᵀ·dO
+//! S = Q·Kᵀ·scale      P = softmax of S over the keys that a query sees      O = P·V
+//! dP = dO·Vᵀ   dS = P⊙(dP − rowsum(P⊙dP))·scale   dQ = dS·K   dK = dSᵀ·Q   dV = Pᵀ·dO
 //! ```
 //!
-//! A block of queries meets only the keys up to its own end, which halves the work. The backward pass
-//! computes P again from the saved logarithms of its denominators (as in FlashAttention, arXiv
-//! 2205.14135), so memory stays linear in the length.
+//! A block of queries meets only the keys between its first window's start and its own end, which halves
+//! the work. The backward pass computes P again from the saved logarithms of its denominators (as in
+//! FlashAttention, arXiv 2205.14135), so memory stays linear in the length.
 
 use std::ops::Range;
 
-use super::kernels::{self, Destination, View, multiply};
-use crate::device::{Attended, AttentionGradients, AttentionInputs, AttentionLayout, LatentHeads};
-use crate::tensor::Tensor;
+use super::Cpu;
+use super::product::blocks;
+use super::storage::{Buffer, Values};
+use crate::device::{Attended, AttentionGradients, AttentionInputs, AttentionLayout};
+use crate::kernels::{self, Destination, Left, Level, Matrix, PANEL, Write};
 
-/// Queries per block: enough rows for an efficient product, few enough to skip most of the future.
-const BLOCK: usize = 64;
+/// Queries per block: whole tiles of the kernel, few enough to skip most of the future.
+const BLOCK: usize = 42;
 
-/// `([k_n ; k_r] per head, value per head)` from `[k_n ; value]` per head and one `k_r` for all.
-pub(super) fn assemble_keys_values(
-    expanded: &Tensor,
-    rotated: &Tensor,
-    heads: LatentHeads,
-) -> (Tensor, Tensor) {
-    let rows = expanded.rows();
-    let LatentHeads {
-        heads,
-        nope,
-        rope,
-        value,
-    } = heads;
-    let mut keys = Vec::with_capacity(rows * heads * (nope + rope));
-    let mut values = Vec::with_capacity(rows * heads * value);
-    for row in 0..rows {
-        for head in expanded.row(row).chunks_exact(nope + value) {
-            keys.extend_from_slice(&head[..nope]);
-            keys.extend_from_slice(rotated.row(row));
-            values.extend_from_slice(&head[nope..]);
-        }
-    }
-    (
-        Tensor::matrix(rows, heads * (nope + rope), keys),
-        Tensor::matrix(rows, heads * value, values),
-    )
+/// One key head of one sequence and the query heads that read it.
+#[derive(Debug, Clone)]
+struct Head {
+    rows: Range<usize>,
+    key_head: usize,
+    queries: Range<usize>,
 }
 
-/// The gradients of [`assemble_keys_values`]: the shared part collects from every head.
-pub(super) fn assemble_keys_values_gradient(
-    keys_gradient: &Tensor,
-    values_gradient: &Tensor,
-    heads: LatentHeads,
-) -> (Tensor, Tensor) {
-    let rows = keys_gradient.rows();
-    let LatentHeads {
-        heads,
-        nope,
-        rope,
-        value,
-    } = heads;
-    let mut expanded = Vec::with_capacity(rows * heads * (nope + value));
-    let mut rotated = Tensor::zeros(&[rows, rope]);
-    for row in 0..rows {
-        let keys = keys_gradient.row(row).chunks_exact(nope + rope);
-        let values = values_gradient.row(row).chunks_exact(value);
-        for (key, value) in keys.zip(values) {
-            expanded.extend_from_slice(&key[..nope]);
-            expanded.extend_from_slice(value);
-            kernels::add(&key[nope..], rotated.row_mut(row));
+/// All heads of all sequences, the longest sequences first.
+fn heads(layout: &AttentionLayout<'_>) -> Vec<Head> {
+    let shared = layout.heads / layout.key_heads;
+    let mut sequences = layout.sequences.to_vec();
+    sequences.sort_by_key(|rows| std::cmp::Reverse(rows.len()));
+    let of_sequence = |rows: Range<usize>| {
+        (0..layout.key_heads).map(move |key_head| Head {
+            rows: rows.clone(),
+            key_head,
+            queries: key_head * shared..(key_head + 1) * shared,
+        })
+    };
+    sequences.into_iter().flat_map(of_sequence).collect()
+}
+
+/// Columns of one head: rows of a buffer, `stride` apart.
+#[derive(Debug, Clone, Copy)]
+struct Columns<'a> {
+    values: &'a [f32],
+    stride: usize,
+    width: usize,
+}
+
+impl<'a> Columns<'a> {
+    fn new(buffer: &'a Buffer, rows: &Range<usize>, head: usize, width: usize) -> Self {
+        let first = rows.start * buffer.width() + head * width;
+        let last = (rows.end - 1) * buffer.width() + (head + 1) * width;
+        Self {
+            values: &buffer.values()[first..last],
+            stride: buffer.width(),
+            width,
         }
     }
-    (
-        Tensor::matrix(rows, heads * (nope + value), expanded),
-        rotated,
-    )
+
+    fn part(&self, rows: Range<usize>, columns: Range<usize>) -> Matrix<'a> {
+        Matrix {
+            values: &self.values[rows.start * self.stride + columns.start..],
+            rows: rows.len(),
+            columns: columns.len(),
+            row_stride: self.stride,
+        }
+    }
+
+    /// Consecutive rows as the left side of a product.
+    fn left(&self, rows: &Range<usize>) -> Left<'a> {
+        Left {
+            values: &self.values[rows.start * self.stride..],
+            rows: rows.len(),
+            depth: self.width,
+            row_stride: self.stride,
+            depth_stride: 1,
+        }
+    }
+}
+
+/// One head's matrix in panels, in either orientation.
+#[derive(Debug)]
+struct Panels {
+    values: Values,
+    depth: usize,
+    columns: usize,
+}
+
+impl Panels {
+    /// `Xᵀ`: a column for every row of `x`.
+    fn of_rows(cpu: &Cpu, x: Columns<'_>, count: usize) -> Self {
+        let panels = count.div_ceil(PANEL);
+        let mut values = cpu.spare.take(panels * x.width * PANEL);
+        for (rows, panel) in
+            blocks(count, PANEL).zip(values.as_mut().chunks_exact_mut(x.width * PANEL))
+        {
+            kernels::pack_rows(cpu.level, x.part(rows, 0..x.width), panel);
+        }
+        Self {
+            values,
+            depth: x.width,
+            columns: count,
+        }
+    }
+
+    /// `X`: its own columns.
+    fn of_columns(cpu: &Cpu, x: Columns<'_>, count: usize) -> Self {
+        let mut values = cpu.spare.take(x.width.div_ceil(PANEL) * count * PANEL);
+        let panels = values.as_mut().chunks_exact_mut(count * PANEL);
+        for (columns, panel) in blocks(x.width, PANEL).zip(panels) {
+            kernels::pack_columns(x.part(0..count, columns), panel);
+        }
+        Self {
+            values,
+            depth: count,
+            columns: x.width,
+        }
+    }
+
+    /// `into (+)= left·self[depth, columns]`, where `left` covers `depth` terms; `into` begins at the first
+    /// of the columns, which begin with a panel.
+    fn multiply(
+        &self,
+        level: Level,
+        left: Left<'_>,
+        (depth, columns): (Range<usize>, Range<usize>),
+        into: Place<'_>,
+    ) {
+        debug_assert!(columns.start.is_multiple_of(PANEL) && depth.len() == left.depth);
+        let end = columns.end.min(self.columns);
+        for from in blocks(end - columns.start, PANEL) {
+            let panel = (columns.start + from.start) / PANEL;
+            let first = (panel * self.depth + depth.start) * PANEL;
+            let right = &self.values.as_ref()[first..first + depth.len() * PANEL];
+            let destination = Destination {
+                values: &mut into.values[from.start..],
+                row_stride: into.stride,
+                columns: from.len(),
+                write: into.write,
+            };
+            kernels::multiply_panel(level, left, right, destination);
+        }
+    }
+}
+
+/// Where a product goes.
+#[derive(Debug)]
+struct Place<'a> {
+    values: &'a mut [f32],
+    stride: usize,
+    write: Write,
+}
+
+/// A block of queries and the keys that any of them sees; keys begin with a panel.
+#[derive(Debug, Clone)]
+struct Block {
+    queries: Range<usize>,
+    keys: Range<usize>,
+    window: usize,
+}
+
+impl Block {
+    fn all(length: usize, window: Option<usize>) -> impl Iterator<Item = Self> {
+        let window = window.unwrap_or(usize::MAX);
+        blocks(length, BLOCK).map(move |queries| {
+            let first = (queries.start + 1).saturating_sub(window);
+            Self {
+                keys: first / PANEL * PANEL..queries.end,
+                queries,
+                window,
+            }
+        })
+    }
+
+    /// The keys that a query of the block sees, counted from the block's first key.
+    fn seen(&self, query: usize) -> Range<usize> {
+        let first = (query + 1).saturating_sub(self.window).max(self.keys.start);
+        first - self.keys.start..query + 1 - self.keys.start
+    }
+
+    /// The block's probabilities or their gradients as the left side of a product.
+    fn left<'a>(&self, scores: &'a [f32]) -> Left<'a> {
+        Left {
+            values: scores,
+            rows: self.queries.len(),
+            depth: self.keys.len(),
+            row_stride: self.keys.len(),
+            depth_stride: 1,
+        }
+    }
+
+    /// The transpose of [`Self::left`].
+    fn transposed<'a>(&self, scores: &'a [f32]) -> Left<'a> {
+        Left {
+            values: scores,
+            rows: self.keys.len(),
+            depth: self.queries.len(),
+            row_stride: 1,
+            depth_stride: self.keys.len(),
+        }
+    }
 }
 
 /// Attends within every sequence.
 pub(super) fn forward(
-    inputs: &AttentionInputs<'_, Tensor>,
+    cpu: &Cpu,
+    inputs: &AttentionInputs<'_, Buffer>,
     layout: &AttentionLayout<'_>,
-) -> Attended<Tensor> {
-    let mut output = Tensor::zeros(&inputs.values.shape);
-    let mut log_sums = Tensor::zeros(&[inputs.queries.rows(), layout.heads]);
-    let mut scratch = Vec::new();
-    for block in blocks(layout) {
-        let scores = scratch_of(&mut scratch, block.queries.len() * block.keys.len());
-        block.scores(inputs, layout, scores);
-        for (index, row) in scores.chunks_exact_mut(block.keys.len()).enumerate() {
-            let (visible, future) = row.split_at_mut(block.visible(index));
-            let (maximum, sum) = kernels::exponentials(visible);
-            kernels::scale(1.0 / sum, visible);
-            future.fill(0.0);
-            log_sums.row_mut(block.queries.start + index)[block.head] = maximum + sum.ln();
-        }
-        multiply(
-            1.0,
-            View::new(scores, block.queries.len(), block.keys.len()),
-            block.columns(inputs.values, &block.keys, layout),
-            block.columns_mut(&mut output, &block.queries, layout),
-        );
-    }
+) -> Attended<Buffer> {
+    let rows = inputs.queries.rows();
+    let widths = Widths::new(inputs, layout);
+    let heads = heads(layout);
+    let attended = cpu.map(heads.clone(), |head| attend(cpu, inputs, layout, &head));
+
+    let mut output = cpu.buffer(rows, layout.heads * widths.value);
+    let mut log_sums = cpu.buffer(rows, layout.heads);
+    let outputs: Vec<&Values> = attended.iter().map(|(output, _)| output).collect();
+    let sums: Vec<&Values> = attended.iter().map(|(_, sums)| sums).collect();
+    let shared = layout.heads / layout.key_heads;
+    scatter(cpu, &heads, &outputs, shared * widths.value, &mut output);
+    scatter(cpu, &heads, &sums, shared, &mut log_sums);
     Attended { output, log_sums }
 }
 
-/// The gradients of [`forward`].
-pub(super) fn gradient(
-    inputs: &AttentionInputs<'_, Tensor>,
-    attended: &Attended<Tensor>,
-    output_gradient: &Tensor,
+/// Columns of a key head and of a value head.
+#[derive(Debug, Clone, Copy)]
+struct Widths {
+    key: usize,
+    value: usize,
+}
+
+impl Widths {
+    fn new(inputs: &AttentionInputs<'_, Buffer>, layout: &AttentionLayout<'_>) -> Self {
+        Self {
+            key: inputs.keys.width() / layout.key_heads,
+            value: inputs.values.width() / layout.key_heads,
+        }
+    }
+}
+
+/// Puts every head's columns `[length, width]` in their place.
+fn scatter(cpu: &Cpu, heads: &[Head], parts: &[&Values], width: usize, into: &mut Buffer) {
+    let mut by_row = vec![Vec::new(); into.rows()];
+    for (index, head) in heads.iter().enumerate() {
+        for row in head.rows.clone() {
+            by_row[row].push(index);
+        }
+    }
+    cpu.change_rows(into, |row, into| {
+        for &index in &by_row[row] {
+            let head = &heads[index];
+            let from = &parts[index].as_ref()[(row - head.rows.start) * width..][..width];
+            into[head.key_head * width..][..width].copy_from_slice(from);
+        }
+    });
+}
+
+/// Output `[length, shared heads·value]` and logarithms `[length, shared heads]` of one key head.
+fn attend(
+    cpu: &Cpu,
+    inputs: &AttentionInputs<'_, Buffer>,
     layout: &AttentionLayout<'_>,
-) -> AttentionGradients<Tensor> {
-    let mut gradients = AttentionGradients {
-        queries: Tensor::zeros(&inputs.queries.shape),
-        keys: Tensor::zeros(&inputs.keys.shape),
-        values: Tensor::zeros(&inputs.values.shape),
+    head: &Head,
+) -> (Values, Values) {
+    let widths = Widths::new(inputs, layout);
+    let length = head.rows.len();
+    let shared = head.queries.len();
+    let of_keys = Columns::new(inputs.keys, &head.rows, head.key_head, widths.key);
+    let of_values = Columns::new(inputs.values, &head.rows, head.key_head, widths.value);
+    let keys = Panels::of_rows(cpu, of_keys, length);
+    let values = Panels::of_columns(cpu, of_values, length);
+    let mut output = cpu.spare.take(length * shared * widths.value);
+    let mut log_sums = cpu.spare.take(length * shared);
+    let mut scores = cpu.spare.take(BLOCK * length.next_multiple_of(PANEL));
+
+    for (index, query_head) in head.queries.clone().enumerate() {
+        let queries = Columns::new(inputs.queries, &head.rows, query_head, widths.key);
+        for block in Block::all(length, layout.window) {
+            let scores = scores.as_mut();
+            score(cpu.level, &block, queries, &keys, scores);
+            for (query, row) in block
+                .queries
+                .clone()
+                .zip(scores.chunks_exact_mut(block.keys.len()))
+            {
+                let seen = block.seen(query);
+                row[..seen.start].fill(0.0);
+                row[seen.end..].fill(0.0);
+                log_sums.as_mut()[query * shared + index] =
+                    kernels::softmax_scaled(cpu.level, layout.scale, &mut row[seen]);
+            }
+            let stride = shared * widths.value;
+            let first = block.queries.start * stride + index * widths.value;
+            let place = Place {
+                values: &mut output.as_mut()[first..],
+                stride,
+                write: Write::Overwrite,
+            };
+            let part = (block.keys.clone(), 0..widths.value);
+            values.multiply(cpu.level, block.left(scores), part, place);
+        }
+    }
+    (output, log_sums)
+}
+
+/// `Q·Kᵀ` of a block, without scale, rows consecutive.
+fn score(level: Level, block: &Block, queries: Columns<'_>, keys: &Panels, into: &mut [f32]) {
+    let place = Place {
+        values: into,
+        stride: block.keys.len(),
+        write: Write::Overwrite,
     };
-    let (mut probabilities, mut by_scores) = (Vec::new(), Vec::new());
-    for block in blocks(layout) {
-        let size = block.queries.len() * block.keys.len();
-        let probabilities = scratch_of(&mut probabilities, size);
-        block.probabilities(inputs, &attended.log_sums, layout, probabilities);
-        let by_scores = scratch_of(&mut by_scores, size);
-        let arriving = block.columns(output_gradient, &block.queries, layout);
-        multiply(
-            1.0,
-            arriving,
-            block
-                .columns(inputs.values, &block.keys, layout)
-                .transposed(),
-            Destination {
-                values: by_scores,
-                row_stride: block.keys.len(),
-                accumulate: false,
-            },
-        );
-        let inner = |row| block.inner(&attended.output, output_gradient, row, layout.heads);
-        block.softmax_gradient(inner, layout.scale, probabilities, by_scores);
+    let part = (0..queries.width, block.keys.clone());
+    keys.multiply(level, queries.left(&block.queries), part, place);
+}
 
-        let probabilities = View::new(probabilities, block.queries.len(), block.keys.len());
-        let by_scores = View::new(by_scores, block.queries.len(), block.keys.len());
-        let keys = block.columns(inputs.keys, &block.keys, layout);
-        let queries = block.columns(inputs.queries, &block.queries, layout);
-        let destination = block.columns_mut(&mut gradients.queries, &block.queries, layout);
-        multiply(1.0, by_scores, keys, destination);
-        let destination = block.columns_mut(&mut gradients.keys, &block.keys, layout);
-        multiply(1.0, by_scores.transposed(), queries, destination);
-        let destination = block.columns_mut(&mut gradients.values, &block.keys, layout);
-        multiply(1.0, probabilities.transposed(), arriving, destination);
+/// The gradients of [`forward`].
+pub(super) fn backward(
+    cpu: &Cpu,
+    inputs: &AttentionInputs<'_, Buffer>,
+    log_sums: &Buffer,
+    by_output: &Buffer,
+    layout: &AttentionLayout<'_>,
+) -> AttentionGradients<Buffer> {
+    let widths = Widths::new(inputs, layout);
+    let heads = heads(layout);
+    let pass = BackwardPass {
+        cpu,
+        inputs,
+        log_sums,
+        by_output,
+        layout,
+    };
+    let parts = cpu.map(heads.clone(), |head| pass.head(&head));
+
+    let rows = inputs.queries.rows();
+    let shared = layout.heads / layout.key_heads;
+    let widths = [shared * widths.key, widths.key, widths.value];
+    let [queries, keys, values] = [0, 1, 2].map(|which: usize| {
+        let width = widths[which];
+        let mut into = cpu.buffer(rows, layout.key_heads * width);
+        let parts: Vec<&Values> = parts.iter().map(|part| &part[which]).collect();
+        scatter(cpu, &heads, &parts, width, &mut into);
+        into
+    });
+    AttentionGradients {
+        queries,
+        keys,
+        values,
     }
-    gradients
 }
 
-/// Consecutive queries of one head, and every key that the last of them sees.
-struct Block {
-    head: usize,
-    queries: Range<usize>,
-    keys: Range<usize>,
+struct BackwardPass<'a> {
+    cpu: &'a Cpu,
+    inputs: &'a AttentionInputs<'a, Buffer>,
+    log_sums: &'a Buffer,
+    by_output: &'a Buffer,
+    layout: &'a AttentionLayout<'a>,
 }
 
-fn blocks(layout: &AttentionLayout<'_>) -> impl Iterator<Item = Block> {
-    layout.sequences.iter().flat_map(move |sequence| {
-        (0..layout.heads).flat_map(move |head| {
-            sequence.clone().step_by(BLOCK).map(move |start| {
-                let end = sequence.end.min(start + BLOCK);
-                Block {
-                    head,
-                    queries: start..end,
-                    keys: sequence.start..end,
-                }
-            })
-        })
-    })
-}
+impl BackwardPass<'_> {
+    /// Gradients of queries, keys and values of one key head.
+    fn head(&self, head: &Head) -> [Values; 3] {
+        let (cpu, layout) = (self.cpu, self.layout);
+        let widths = Widths::new(self.inputs, layout);
+        let length = head.rows.len();
+        let of_keys = Columns::new(self.inputs.keys, &head.rows, head.key_head, widths.key);
+        let of_values = Columns::new(self.inputs.values, &head.rows, head.key_head, widths.value);
+        let turned_keys = Panels::of_rows(cpu, of_keys, length);
+        let keys = Panels::of_columns(cpu, of_keys, length);
+        let turned_values = Panels::of_rows(cpu, of_values, length);
 
-impl Block {
-    /// How many keys the block's query `index` sees.
-    fn visible(&self, index: usize) -> usize {
-        self.queries.start - self.keys.start + index + 1
+        let stride = head.queries.len() * widths.key;
+        let mut by_queries = cpu.spare.take(length * stride);
+        let mut by_keys = cpu.spare.zeros(length * widths.key);
+        let mut by_values = cpu.spare.zeros(length * widths.value);
+        let most = BLOCK * length.next_multiple_of(PANEL);
+        let (mut scores, mut by_scores) = (cpu.spare.take(most), cpu.spare.take(most));
+
+        for (index, query_head) in head.queries.clone().enumerate() {
+            let queries = Columns::new(self.inputs.queries, &head.rows, query_head, widths.key);
+            let by_output = Columns::new(self.by_output, &head.rows, query_head, widths.value);
+            let as_panels = Panels::of_columns(cpu, queries, length);
+            let by_output_panels = Panels::of_columns(cpu, by_output, length);
+            for block in Block::all(length, layout.window) {
+                let (scores, by_scores) = (scores.as_mut(), by_scores.as_mut());
+                score(cpu.level, &block, queries, &turned_keys, scores);
+                score(cpu.level, &block, by_output, &turned_values, by_scores);
+                self.through_softmax(head, query_head, &block, (scores, by_scores));
+
+                let add = |values, stride| Place {
+                    values,
+                    stride,
+                    write: Write::Add,
+                };
+                let into = &mut by_values.as_mut()[block.keys.start * widths.value..];
+                let part = (block.queries.clone(), 0..widths.value);
+                let left = block.transposed(scores);
+                by_output_panels.multiply(cpu.level, left, part, add(into, widths.value));
+                let into = &mut by_keys.as_mut()[block.keys.start * widths.key..];
+                let part = (block.queries.clone(), 0..widths.key);
+                let left = block.transposed(by_scores);
+                as_panels.multiply(cpu.level, left, part, add(into, widths.key));
+
+                let first = block.queries.start * stride + index * widths.key;
+                let place = Place {
+                    values: &mut by_queries.as_mut()[first..],
+                    stride,
+                    write: Write::Overwrite,
+                };
+                let part = (block.keys.clone(), 0..widths.key);
+                keys.multiply(cpu.level, block.left(by_scores), part, place);
+            }
+        }
+        [by_queries, by_keys, by_values]
     }
 
-    /// This head's columns of `rows`.
-    fn columns<'a>(
+    /// Scores become probabilities, and the gradients of probabilities those of scores.
+    fn through_softmax(
         &self,
-        matrix: &'a Tensor,
-        rows: &Range<usize>,
-        layout: &AttentionLayout<'_>,
-    ) -> View<'a> {
-        let (stride, width) = (matrix.width(), matrix.width() / layout.heads);
-        let values = &matrix.values[rows.start * stride + self.head * width..];
-        View::strided(values, rows.len(), width, stride)
-    }
-
-    /// The same columns as a destination that is added to.
-    fn columns_mut<'a>(
-        &self,
-        matrix: &'a mut Tensor,
-        rows: &Range<usize>,
-        layout: &AttentionLayout<'_>,
-    ) -> Destination<'a> {
-        let (stride, width) = (matrix.width(), matrix.width() / layout.heads);
-        let values = &mut matrix.values[rows.start * stride + self.head * width..];
-        Destination {
-            values,
-            row_stride: stride,
-            accumulate: true,
+        head: &Head,
+        query_head: usize,
+        block: &Block,
+        (scores, by_scores): (&mut [f32], &mut [f32]),
+    ) {
+        let (level, scale) = (self.cpu.level, self.layout.scale);
+        let rows = scores
+            .chunks_exact_mut(block.keys.len())
+            .zip(by_scores.chunks_exact_mut(block.keys.len()));
+        for (query, (scores, by_scores)) in block.queries.clone().zip(rows) {
+            let log_sum = self.log_sums.row(head.rows.start + query)[query_head];
+            let seen = block.seen(query);
+            for values in [&mut *scores, &mut *by_scores] {
+                values[..seen.start].fill(0.0);
+                values[seen.end..].fill(0.0);
+            }
+            let (scores, by_scores) = (&mut scores[seen.clone()], &mut by_scores[seen]);
+            kernels::exp_scaled_minus(level, scale, log_sum, scores);
+            kernels::softmax_gradient(level, scale, scores, by_scores);
         }
     }
-
-    /// `Q·Kᵀ·scale`, `[queries, keys]`.
-    fn scores(
-        &self,
-        inputs: &AttentionInputs<'_, Tensor>,
-        layout: &AttentionLayout<'_>,
-        scores: &mut [f32],
-    ) {
-        multiply(
-            layout.scale,
-            self.columns(inputs.queries, &self.queries, layout),
-            self.columns(inputs.keys, &self.keys, layout).transposed(),
-            Destination {
-                values: scores,
-                row_stride: self.keys.len(),
-                accumulate: false,
-            },
-        );
-    }
-
-    /// The softmax of the forward pass once more, zero in the future.
-    fn probabilities(
-        &self,
-        inputs: &AttentionInputs<'_, Tensor>,
-        log_sums: &Tensor,
-        layout: &AttentionLayout<'_>,
-        probabilities: &mut [f32],
-    ) {
-        self.scores(inputs, layout, probabilities);
-        for (index, row) in probabilities.chunks_exact_mut(self.keys.len()).enumerate() {
-            let (visible, future) = row.split_at_mut(self.visible(index));
-            let log_sum = log_sums.row(self.queries.start + index)[self.head];
-            kernels::exponentials_shifted(log_sum, visible);
-            future.fill(0.0);
-        }
-    }
-
-    /// Turns `dP` into `dS`. The future needs no care: its probabilities are zero.
-    fn softmax_gradient(
-        &self,
-        inner: impl Fn(usize) -> f32,
-        scale: f32,
-        probabilities: &[f32],
-        gradient: &mut [f32],
-    ) {
-        let keys = self.keys.len();
-        let rows = probabilities
-            .chunks_exact(keys)
-            .zip(gradient.chunks_exact_mut(keys));
-        for (row, (probabilities, gradient)) in self.queries.clone().zip(rows) {
-            kernels::softmax_gradient(probabilities, inner(row), scale, gradient);
-        }
-    }
-
-    /// `⟨dO, O⟩` of one query, which equals `⟨dP, P⟩`.
-    fn inner(&self, output: &Tensor, gradient: &Tensor, row: usize, heads: usize) -> f32 {
-        let width = output.width() / heads;
-        let columns = self.head * width..(self.head + 1) * width;
-        kernels::dot(
-            &output.row(row)[columns.clone()],
-            &gradient.row(row)[columns],
-        )
-    }
-}
-
-/// The first `length` values of a reused buffer; what they hold is unspecified.
-fn scratch_of(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
-    }
-    &mut buffer[..length]
 }

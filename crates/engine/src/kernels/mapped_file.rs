@@ -1,0 +1,60 @@
+//! A file as a slice of bytes, read from disk page by page where it is touched.
+//!
+//! Weights are larger than memory; a mapping lets a slice of a model be read without the rest. Knows
+//! nothing of what the bytes mean.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use memmap2::{Advice, Mmap};
+
+/// A mapped file that is only read.
+#[derive(Debug)]
+pub(crate) struct MappedFile(Mmap);
+
+impl MappedFile {
+    /// Maps an ordinary file.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        if !file.metadata()?.is_file() {
+            let message = "this is not an ordinary file";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        #[expect(
+            unsafe_code,
+            reason = "nothing short of the operating system can promise what a mapping needs"
+        )]
+        // SAFETY: the bytes are only ever read, through `bytes`, and every bit pattern is a valid byte.
+        // That the file does not shrink or change meanwhile is the contract with whoever owns the folder:
+        // finished weights are never written in place, here or by any other tool (they are written beside
+        // and renamed, which leaves this mapping on the old file). Broken, it ends the process with a bus
+        // error or yields other weights, as a file changed between two reads would.
+        let map = unsafe { Mmap::map(&file)? };
+        // A hint only: tensors are read once, from their first row to their last.
+        #[cfg(unix)]
+        let _ = map.advise(Advice::Sequential);
+        Ok(Self(map))
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_its_bytes_and_a_folder_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for bytes in [&b""[..], b"weights"] {
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(MappedFile::open(&path).unwrap().bytes(), bytes);
+        }
+        assert!(MappedFile::open(folder.path()).is_err());
+        assert!(MappedFile::open(&folder.path().join("absent")).is_err());
+    }
+}
