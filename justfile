@@ -21,9 +21,9 @@ local *OPTIONS:
 replay FILE:
     cargo run --release -- replay {{FILE}}
 
-# the engine's benchmarks
-bench:
-    cargo bench -p connito-engine
+# training speed and memory of a config.json with random weights
+bench *OPTIONS:
+    cargo run --release -- bench engine {{OPTIONS}}
 
 # the documentation of all crates, with warnings denied
 docs:

@@ -1,11 +1,17 @@
 //! What the user typed. Parsing has no effect: nothing is opened, looked up or started here.
 
+pub(crate) mod bench;
+pub(crate) mod inspect;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+
+use bench::BenchCommand;
+use inspect::InspectCommand;
 
 /// Train a Mixture-of-Experts model together with people you need not trust.
 #[derive(Debug, Parser)]
@@ -37,6 +43,12 @@ pub(crate) enum Command {
     Pretrain(PretrainArguments),
     /// Run a role machine again from its journal; fails if any effect differs
     Replay(ReplayArguments),
+    /// Compute a checkpoint's logits or gradients, for comparison with another framework
+    #[command(subcommand)]
+    Inspect(InspectCommand),
+    /// Measure the engine on this machine
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use connito_engine::device::Cpu;
 use connito_engine::pretrain::{PretrainPlan, PretrainProgress, pretrain};
 use connito_engine::tokenizer::Tokenizer;
 use connito_engine::{Model, ModelConfig};
@@ -121,17 +122,19 @@ impl Base {
             eos_token_id,
             ..ModelConfig::tiny(tokenizer.vocabulary())
         };
-        let mut model = Model::random(&config, plan.seed);
         let threads = std::thread::available_parallelism()
             .map_or(1, usize::from)
             .min(PRETRAIN_THREADS);
-        pretrain(&mut model, &mixture, plan, threads, &mut |step| {
-            progress.step(step)
+        let device = Cpu::new(threads).environment()?;
+        let mut model = Model::random(&config, plan.seed).on(device);
+        pretrain(&mut model, &mixture, plan, &mut |step| {
+            progress.step(step);
         })
         .input()?;
         let tokenizer_json = tokenizer.to_bytes().input()?;
         Ok(Self {
-            model,
+            // As if it had been read from the cache.
+            model: model.on(Cpu::single()),
             tokenizer,
             tokenizer_json,
         })

@@ -298,12 +298,12 @@ fn groups(arguments: &LocalnetArguments) -> Result<u16, Failure> {
 }
 
 fn enough_experts(groups: u16, config: &ModelConfig) -> Result<(), Failure> {
-    if usize::from(groups) <= config.n_routed_experts {
+    if usize::from(groups) <= config.mixture.experts {
         return Ok(());
     }
     Err(Failure::Input(anyhow!(
         "{groups} groups cannot share {} experts",
-        config.n_routed_experts
+        config.mixture.experts
     )))
 }
 
@@ -333,7 +333,7 @@ fn pace(
     let sequences: Vec<&[u32]> = sample.iter().collect();
     let begun = Instant::now();
     base.model
-        .sequence_losses(&sequences, 1, &Routing::Classic)
+        .sequence_losses(&sequences, &Routing::Classic)
         .input()?;
     let seconds_each = begun.elapsed().as_secs_f64() / sequences.len().max(1) as f64;
 

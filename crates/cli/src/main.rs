@@ -3,10 +3,13 @@
 
 mod args;
 mod base;
+mod bench;
 mod cache;
 mod config;
+mod cores;
 mod corpus;
 mod exit;
+mod inspect;
 mod localnet;
 mod output;
 mod pretrain;
@@ -48,6 +51,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Miner(arguments) => on_runtime(participant(Kind::Miner, arguments)),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Inspect(command) => inspect::run(&command),
+        Command::Bench(command) => bench::run(&command),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "connito", &mut script);

@@ -2,6 +2,8 @@
 //!
 //! Every case is a row of a table; the rows of a table run side by side, for some of them wait.
 
+mod engine;
+
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -104,13 +106,13 @@ impl Ground {
     fn model(&self, name: &str) {
         let texts = ["one and one are two", "two and two are four"];
         let tokenizer = Tokenizer::train(texts.into_iter(), 300).unwrap();
-        let config = ModelConfig {
+        let mut config = ModelConfig {
             hidden_size: 16,
             intermediate_size: 16,
-            moe_intermediate_size: 8,
             num_hidden_layers: 2,
             ..ModelConfig::tiny(tokenizer.vocabulary())
         };
+        config.mixture.width = 8;
         let folder = self.path(name);
         Model::random(&config, 1).save(&folder).unwrap();
         tokenizer.save(&folder.join("tokenizer.json")).unwrap();
@@ -176,13 +178,17 @@ fn text_that_cannot_be_read_is_named_with_its_file_and_line() {
 fn models_that_cannot_be_used_are_named_by_file_key_or_tensor() {
     let ground = Ground::new();
     for name in [
-        "llama", "lora", "torn", "lacking", "mute", "garbled", "bare", "text",
+        "llama", "biased", "lora", "torn", "lacking", "mute", "garbled", "bare", "text",
     ] {
         ground.model(name);
     }
     let key =
         |from: &'static str, to: &'static str| move |config: Vec<u8>| replaced(&config, from, to);
     ground.change("llama/config.json", key("deepseek_v2", "llama"));
+    ground.change(
+        "biased/config.json",
+        key("\"attention_bias\": false", "\"attention_bias\": true"),
+    );
     ground.change(
         "lora/config.json",
         key("\"q_lora_rank\": null", "\"q_lora_rank\": 8"),
@@ -209,7 +215,8 @@ fn models_that_cannot_be_used_are_named_by_file_key_or_tensor() {
     ground.check(&[
         model("absent", &["absent"]),
         model("llama", &["llama/config.json", "model_type"]),
-        model("lora", &["lora/config.json", "q_lora_rank"]),
+        model("biased", &["biased/config.json", "attention_bias"]),
+        model("lora", &["layers.0.self_attn.q_a_proj.weight"]),
         model("torn", &["torn/model.safetensors"]),
         model("lacking", &["model.norm.weight"]),
         model("mute", &["mute/tokenizer.json"]),

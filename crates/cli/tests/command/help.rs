@@ -9,15 +9,20 @@ fn printed(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The commands that `--help` lists, without the one that clap adds.
+/// The commands that help lists, without the one that clap adds.
+fn listed(help: &str) -> Vec<&str> {
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    // A line that is indented further goes on with what the one before says.
+    let lines = listed.map_while(|line| line.strip_prefix("  "));
+    let commands = lines.filter_map(|line| line.split(' ').next());
+    let named = |command: &&str| !["", "help"].contains(command);
+    commands.filter(named).collect()
+}
+
+/// The commands of the program.
 fn commands() -> Vec<String> {
     let help = printed(&["--help"]);
-    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let commands: Vec<String> = listed
-        .map_while(|line| line.split_whitespace().next())
-        .filter(|command| *command != "help")
-        .map(str::to_owned)
-        .collect();
+    let commands: Vec<String> = listed(&help).into_iter().map(str::to_owned).collect();
     assert!(!commands.is_empty(), "{help}");
     commands
 }
@@ -28,13 +33,18 @@ fn commands() -> Vec<String> {
 fn help_of_the_program_and_of_every_command_is_as_it_was_read() {
     insta::assert_snapshot!("connito", printed(&["--help"]));
     for command in commands() {
-        insta::assert_snapshot!(command.clone(), printed(&[command.as_str(), "--help"]));
+        let help = printed(&[command.as_str(), "--help"]);
+        for part in listed(&help) {
+            let help = printed(&[command.as_str(), part, "--help"]);
+            insta::assert_snapshot!(format!("{command}_{part}"), help);
+        }
+        insta::assert_snapshot!(command, help);
     }
 }
 
 #[test]
 fn bad_usage_ends_with_two_and_points_at_the_help() {
-    let cases: [&[&str]; 9] = [
+    let cases: [&[&str]; 14] = [
         &[],
         &["lokalnet"],
         &["localnet", "--cycle", "5"],
@@ -44,6 +54,11 @@ fn bad_usage_ends_with_two_and_points_at_the_help() {
         &["localnet", "--port", "70000"],
         &["miner"],
         &["replay"],
+        &["inspect"],
+        &["inspect", "logits", "--model", "m", "--ids", "i.json"],
+        &["bench", "engine"],
+        &["bench", "engine", "--config", "c.json", "--dtype", "int8"],
+        &["bench", "shard", "--experts", "65"],
     ];
     for arguments in cases {
         let output = connito(arguments).output().unwrap();

@@ -1,11 +1,14 @@
-//! The command's surface: what it says about itself, and what it says about input that it cannot use.
+//! The command's surface: what it says about itself and about input that it cannot use, and what it
+//! computes of a model.
 //!
 //! Runs the real binary. Nothing here starts a network.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod bench;
 mod help;
+mod inspect;
 
 use std::ffi::OsStr;
 use std::process::Command;

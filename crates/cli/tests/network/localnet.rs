@@ -199,7 +199,7 @@ fn the_final_loss_can_be_computed_again_from_what_is_left_behind() {
             .filter(|(of, _)| domain.is_none_or(|domain| domain == of));
         let sequences: Vec<&[u32]> = chosen.map(|(_, ids)| ids.as_slice()).collect();
         let losses = model
-            .sequence_losses(&sequences, 2, &Routing::Classic)
+            .sequence_losses(&sequences, &Routing::Classic)
             .unwrap();
         let tokens: usize = losses.iter().map(|loss| loss.tokens).sum();
         losses.iter().map(|loss| loss.sum).sum::<f64>() / tokens as f64
