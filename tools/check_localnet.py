@@ -2,7 +2,7 @@
 
     python tools/check_localnet.py OUT
 
-OUT is the folder that `connito localnet` wrote. Fails when `DeepseekV2ForCausalLM` misses or does not
+OUT is the folder that `connito localnet` wrote. Fails when the class of its architecture misses or does not
 expect a tensor, or when the mean cross-entropy over all predicted tokens of `heldout.jsonl` differs
 from `summary.json` by more than 1e-3. Needs torch and transformers; prints their versions.
 """
@@ -13,7 +13,7 @@ import sys
 
 import torch
 import transformers
-from transformers import AutoTokenizer, DeepseekV2ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 TOLERANCE = 1e-3
 
@@ -21,7 +21,7 @@ TOLERANCE = 1e-3
 def main() -> int:
     out = pathlib.Path(sys.argv[1])
     print(f"torch {torch.__version__}, transformers {transformers.__version__}")
-    model, report = DeepseekV2ForCausalLM.from_pretrained(
+    model, report = AutoModelForCausalLM.from_pretrained(
         out / "model", dtype=torch.float32, output_loading_info=True
     )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):

@@ -1,9 +1,10 @@
 //! What a validator pays for an update: `cargo bench -p connito-learning`.
 //!
-//! A score job of eight updates of one group against one base, beside as many plain evaluations of the
-//! same number of sequences. Packing an update's experts, reading it and comparing it with the others
-//! should be lost beside its forward pass. The base's own losses are computed once in a job, so the job
-//! is compared with eight evaluations after one has been taken off.
+//! Eight updates of one group are measured against one base, beside as many plain evaluations of the
+//! same number of sequences: by the backend, which packs every update's experts and evaluates, and by a
+//! learner's job, which also reads the updates and compares each with the ones before. Packing should be
+//! lost beside the forward pass. The base's own losses are computed once in a job, so a job is compared
+//! after one evaluation has been taken off.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +12,9 @@ use std::time::{Duration, Instant};
 use connito_engine::data::documents::TokenDocuments;
 use connito_engine::device::Cpu;
 use connito_engine::{Model, ModelConfig, Routing};
+use connito_learning::backend::{Backend, FixedParts};
 use connito_learning::learner::{Conduct, Learner};
+use connito_learning::shard::Shard;
 use connito_learning::store::{BlobStore, MemoryStore};
 use connito_learning::task::{DomainText, TaskPlan, publish, read_task, split};
 use connito_learning::{EngineBackend, StateLearner, wire};
@@ -27,7 +30,7 @@ const THREADS: usize = 2;
 fn main() {
     // Cargo says so; a test that only builds and starts this should not measure.
     if std::env::args().any(|argument| argument == "--bench") {
-        tell_ratio();
+        tell_ratios();
     }
     divan::main();
 }
@@ -39,28 +42,39 @@ fn score_eight_updates(bencher: Bencher<'_, '_>) {
 }
 
 #[divan::bench(sample_count = 10)]
+fn install_and_evaluate_eight_updates(bencher: Bencher<'_, '_>) {
+    let mut bench = Bench::new();
+    bencher.bench_local(|| bench.install_and_evaluate());
+}
+
+#[divan::bench(sample_count = 10)]
 fn evaluate_eight_times(bencher: Bencher<'_, '_>) {
     let bench = Bench::new();
     bencher.bench_local(|| bench.evaluate(UPDATES));
 }
 
-/// The quotient of both, from runs that alternate: what else the machine does falls on both alike.
+/// The quotients of the three, from runs that alternate: what else the machine does falls on all alike.
 #[expect(clippy::print_stdout, reason = "a benchmark's result")]
-fn tell_ratio() {
-    const ROUNDS: usize = 7;
+fn tell_ratios() {
+    const ROUNDS: usize = 9;
     let mut bench = Bench::new();
-    let mut ratios: Vec<f64> = (0..ROUNDS)
-        .map(|_| {
-            let forward = seconds(|| bench.evaluate(UPDATES));
-            let job = seconds(|| bench.score(UPDATES));
-            job / forward - 1.0 / f64::from(UPDATES)
-        })
-        .collect();
-    ratios.sort_by(f64::total_cmp);
+    let (mut installed, mut jobs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let forward = seconds(|| bench.evaluate(UPDATES));
+        installed.push(seconds(|| bench.install_and_evaluate()) / forward);
+        jobs.push(seconds(|| bench.score(UPDATES)) / forward - 1.0 / f64::from(UPDATES));
+    }
     println!(
-        "scoring {UPDATES} updates takes {:.3} x {UPDATES} evaluations, and one of the base",
-        ratios[ROUNDS / 2]
+        "{UPDATES} updates cost {:.3} x {UPDATES} evaluations to install and evaluate, \
+         {:.3} x as a job, which evaluates the base once more",
+        median(installed),
+        median(jobs)
     );
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn seconds(work: impl FnOnce()) -> f64 {
@@ -69,11 +83,14 @@ fn seconds(work: impl FnOnce()) -> f64 {
     begun.elapsed().max(Duration::from_nanos(1)).as_secs_f64()
 }
 
-/// A task with two groups, eight updates of the first, and a learner that has loaded the base.
+/// A task with two groups, eight updates of the first, and a learner and a backend that hold the base.
 struct Bench {
     learner: StateLearner<Arc<MemoryStore>, EngineBackend>,
     at: (BlobId, StateId),
     updates: Vec<BlobId>,
+    backend: EngineBackend,
+    base: Shard,
+    decoded: Vec<Shard>,
     model: Model,
     sequences: Vec<Vec<u32>>,
 }
@@ -105,19 +122,37 @@ impl Bench {
         };
         let task = publish(&plan, &*store).expect("a sound plan");
         let manifest = read_task(task, &*store).expect("just written");
-        let updates = (1..=u64::from(UPDATES)).map(|seed| {
-            let mut update = split(&Model::random(&config, 1 + seed), &manifest.groups[0]);
-            let values = update.0.values_mut().flat_map(|tensor| &mut tensor.values);
-            values.for_each(|value| *value *= 1e-3);
-            let bytes = wire::encode(&update, rules.inner.codec);
+        let decoded: Vec<Shard> = (1..=u64::from(UPDATES))
+            .map(|seed| {
+                let mut update = split(&Model::random(&config, 1 + seed), &manifest.groups[0]);
+                let values = update.0.values_mut().flat_map(|tensor| &mut tensor.values);
+                values.for_each(|value| *value *= 1e-3);
+                update
+            })
+            .collect();
+        let updates = decoded.iter().map(|update| {
+            let bytes = wire::encode(update, rules.inner.codec);
             store.write(&bytes).expect("memory")
         });
         let updates = updates.collect();
-        let backend = EngineBackend::new(THREADS);
+        let mut backend = EngineBackend::new(THREADS);
+        let parts = FixedParts {
+            config: &store.read(manifest.model.config).expect("memory"),
+            backbone: &store.read(manifest.model.backbone).expect("memory"),
+            sequence_length: LENGTH as usize,
+        };
+        backend.open(&parts).expect("just published");
+        for group in &manifest.groups {
+            let shard = split(&model, group);
+            backend.install(&shard).expect("a part of the model");
+        }
         let mut bench = Self {
-            learner: StateLearner::new(store, backend, Conduct::Honest),
+            learner: StateLearner::new(store, EngineBackend::new(THREADS), Conduct::Honest),
             at: (task, manifest.first_state),
             updates,
+            backend,
+            base: split(&model, &manifest.groups[0]),
+            decoded,
             model: model.on(Cpu::new(THREADS).expect("two threads")),
             sequences: documents(each).iter().map(<[u32]>::to_vec).collect(),
         };
@@ -151,17 +186,33 @@ impl Bench {
         assert!(sound, "{outcome:?}");
     }
 
-    /// The same number of sequences, as often, without any learner.
-    fn evaluate(&self, times: u8) {
-        let sequences: Vec<&[u32]> = self.sequences.iter().map(Vec::as_slice).collect();
-        for _ in 0..times {
-            // A job evaluates domain by domain.
-            for domain in sequences.chunks(sequences.len() / 2) {
-                let losses = self.model.sequence_losses(domain, &Routing::Classic);
+    /// Every update in place of the one before, and its losses.
+    fn install_and_evaluate(&mut self) {
+        for update in &self.decoded {
+            let installed = self.backend.install_sum(&self.base, update);
+            installed.expect("an update of the group");
+            for domain in by_domain(&self.sequences) {
+                let losses = self.backend.losses(&domain);
                 divan::black_box(losses.expect("the sequences fit the model"));
             }
         }
     }
+
+    /// The same number of sequences, as often, of the same weights.
+    fn evaluate(&self, times: u8) {
+        for _ in 0..times {
+            for domain in by_domain(&self.sequences) {
+                let losses = self.model.sequence_losses(&domain, &Routing::Classic);
+                divan::black_box(losses.expect("the sequences fit the model"));
+            }
+        }
+    }
+}
+
+/// A job evaluates domain by domain.
+fn by_domain(sequences: &[Vec<u32>]) -> impl Iterator<Item = Vec<&[u32]>> {
+    let domains = sequences.chunks(sequences.len() / 2);
+    domains.map(|domain| domain.iter().map(Vec::as_slice).collect())
 }
 
 fn config() -> ModelConfig {

@@ -35,6 +35,14 @@ pub trait Backend: Send {
     /// A tensor that the model does not have, or of another shape.
     fn install(&mut self, shard: &Shard) -> Result<(), BackendError>;
 
+    /// Installs `base + update`. A backend that can do so tensor by tensor saves a whole shard's memory.
+    ///
+    /// # Errors
+    /// As [`Self::install`].
+    fn install_sum(&mut self, base: &Shard, update: &Shard) -> Result<(), BackendError> {
+        self.install(&base.plus(update))
+    }
+
     /// Reads token documents, checking them against the model's vocabulary.
     ///
     /// # Errors

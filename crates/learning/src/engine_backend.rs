@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use connito_engine::data::documents::{Batches, Limits, TokenDocuments};
-use connito_engine::device::Cpu;
+use connito_engine::device::{Cpu, Device};
 use connito_engine::{
     AdamW, EngineError, Holding, MemoryPlan, Model, ModelConfig, Routing, TrainableSet, Trainer,
     parse_expert_name,
@@ -104,6 +104,14 @@ impl Backend for EngineBackend {
         set_tensors(model, shard).map_err(|error| told("shard", &error))
     }
 
+    fn install_sum(&mut self, base: &Shard, update: &Shard) -> Result<(), BackendError> {
+        let model = &mut self.opened_mut()?.model;
+        let device = model.device().clone();
+        device
+            .session(|| base.each_sum(update, |name, values| model.set_tensor(name, values)))
+            .map_err(|error| told("shard", &error))
+    }
+
     fn read_documents(&self, bytes: &[u8]) -> Result<TokenDocuments, BackendError> {
         let opened = self.opened()?;
         let limits = Limits {
@@ -144,8 +152,11 @@ impl Backend for EngineBackend {
 }
 
 fn set_tensors(model: &mut Model, shard: &Shard) -> Result<(), EngineError> {
-    let mut tensors = shard.0.iter();
-    tensors.try_for_each(|(name, tensor)| model.set_tensor(name, &tensor.values))
+    let device = model.device().clone();
+    device.session(|| {
+        let mut tensors = shard.0.iter();
+        tensors.try_for_each(|(name, tensor)| model.set_tensor(name, &tensor.values))
+    })
 }
 
 fn train_experts(

@@ -390,7 +390,11 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             self.restore(|_| true)?;
             unmeasured.insert(self.losses_on(&pools, seed)?);
         }
-        self.install_instead(group, &self.base(group)?.plus(update))?;
+        self.displaced.insert(group);
+        let state = self.state.as_ref();
+        let base = state.and_then(|state| state.shards.get(&group));
+        let base = base.ok_or(JobError::UnknownGroup(group))?;
+        self.backend.install_sum(base, update)?;
         let (before, after) = (&before[&group], self.losses_on(&pools, seed)?);
         match scoring::utility(before, &after) {
             Ok(measurement) => Ok(Finding::Measured {
@@ -532,7 +536,8 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             momentum,
         };
         let after = outer_step(&before, &accepted, &self.manifest().rules.outer);
-        self.install_instead(group.group, &after.parameters)?;
+        self.displaced.insert(group.group);
+        self.backend.install(&after.parameters)?;
         let write = |shard: &Shard| self.store.write(&wire::encode(shard, Codec::F32));
         let candidate = GroupState {
             group: group.group,
@@ -555,12 +560,6 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         let blobs = std::iter::once(group.shard).chain(group.momentum);
         let mut read = blobs.map(|blob| self.read_shard(group.group, blob));
         read.all(|shard| shard.is_ok())
-    }
-
-    /// Installs something else than the loaded state's shard of a group.
-    fn install_instead(&mut self, group: GroupId, shard: &Shard) -> Result<(), JobError> {
-        self.displaced.insert(group);
-        Ok(self.backend.install(shard)?)
     }
 
     /// Puts back the loaded state's shards of the displaced groups that are `wanted`.

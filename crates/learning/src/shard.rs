@@ -63,6 +63,29 @@ impl Shard {
         Self(tensors.collect())
     }
 
+    /// The tensors of [`Self::plus`] one after the other, in memory that is used again for the next.
+    ///
+    /// # Errors
+    /// The first error of `each`.
+    pub fn each_sum<E>(
+        &self,
+        update: &Self,
+        mut each: impl FnMut(&str, &[f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut sum = Vec::new();
+        for (name, tensor) in &self.0 {
+            let Some(change) = update.0.get(name) else {
+                each(name, &tensor.values)?;
+                continue;
+            };
+            let pairs = tensor.values.iter().zip(&change.values);
+            sum.clear();
+            sum.extend(pairs.map(|(value, change)| value + change));
+            each(name, &sum)?;
+        }
+        Ok(())
+    }
+
     /// Euclidean norm over all tensors.
     #[must_use]
     pub fn norm(&self) -> f64 {
@@ -117,6 +140,28 @@ mod tests {
     fn adding_the_difference_leads_back_to_where_it_was_taken_from() {
         let (base, trained) = (shard(&[1.0, -2.0, 0.5]), shard(&[1.5, -2.25, 0.5]));
         assert_eq!(base.plus(&trained.difference(&base)), trained);
+    }
+
+    /// What should not happen: a score of something else than what is merged.
+    #[test]
+    fn the_sum_is_the_same_tensor_by_tensor_and_as_a_whole() {
+        let mut base = shard(&[1.0, -2.0]);
+        let kept = shard(&[7.0, 8.0, 9.0]).0.remove("w").unwrap();
+        base.0.insert("kept".to_owned(), kept);
+        let update = shard(&[0.25, 0.5]);
+        let mut sums = Vec::new();
+        let told: Result<(), ()> = base.each_sum(&update, |name, values| {
+            sums.push((name.to_owned(), values.to_vec()));
+            Ok(())
+        });
+        assert_eq!(told, Ok(()));
+        let whole = base.plus(&update).0.into_iter();
+        assert_eq!(
+            sums,
+            whole
+                .map(|(name, sum)| (name, sum.values))
+                .collect::<Vec<_>>()
+        );
     }
 
     #[test]

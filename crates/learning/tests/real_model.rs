@@ -235,6 +235,65 @@ fn damage_copies_and_rubbish_are_told_apart() {
     );
 }
 
+/// What should happen: training, scoring and merging leave nothing behind that a later job could see,
+/// also where updates of several groups take turns. What should not: that a result depends on who asked
+/// for what before.
+#[test]
+fn a_job_has_the_same_outcome_on_a_fresh_learner_and_on_a_busy_one() {
+    let store = Arc::new(MemoryStore::default());
+    let (task, manifest) = task(&store);
+    let state = manifest.first_state;
+    let train = |group, seed| {
+        Job::Train(TrainJob {
+            cycle: Cycle(0),
+            task,
+            state,
+            group: GroupId(group),
+            seed: Seed([seed; 32]),
+            stop_at: Block(9),
+        })
+    };
+    let mut busy = learner(&store, Conduct::Honest);
+    let mut candidates = Vec::new();
+    for (number, group) in [(1, 0), (2, 1), (3, 0), (4, 1)] {
+        let outcome = busy.run(&train(group, number), &|| Block(1));
+        let Outcome::Trained(trained) = &outcome else {
+            panic!("{outcome:?}");
+        };
+        candidates.push(Candidate {
+            hotkey: Hotkey([number; 32]),
+            group: GroupId(group),
+            update: trained.update,
+        });
+    }
+    let accepted = candidates.iter().map(|candidate| Weighted {
+        group: candidate.group,
+        update: candidate.update,
+        weight: 0.25,
+    });
+    let merge = Job::Merge(MergeJob {
+        cycle: Cycle(0),
+        task,
+        state,
+        seed: Seed([3; 32]),
+        accepted: accepted.collect(),
+    });
+    let score = Job::Score(ScoreJob {
+        cycle: Cycle(0),
+        task,
+        state,
+        seed: Seed([2; 32]),
+        updates: candidates,
+        remembered: Vec::new(),
+        stop_at: Block(9),
+    });
+    for job in [&score, &merge, &score, &train(1, 4), &merge] {
+        let fresh = learner(&store, Conduct::Honest).run(job, &|| Block(1));
+        assert!(!matches!(fresh, Outcome::Failed { .. }), "{fresh:?}");
+        assert_eq!(busy.run(job, &|| Block(1)), fresh);
+    }
+}
+
 /// A window that closes before the first step leaves no update, and blames nobody.
 #[test]
 fn a_job_whose_window_has_closed_fails_without_a_result() {

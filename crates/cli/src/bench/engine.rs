@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &EngineArguments) -> Result<(), Failure> {
         account,
     };
     if arguments.json {
-        return print(&serde_json::to_string_pretty(&result).environment()?);
+        return print(&serde_json::to_string(&result).environment()?);
     }
     print(&result.text())
 }

@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &ShardArguments) -> Result<(), Failure> {
         .environment()?;
     result.peak_rss_bytes = report::peak_rss_bytes();
     if arguments.json {
-        return print(&serde_json::to_string_pretty(&result).environment()?);
+        return print(&serde_json::to_string(&result).environment()?);
     }
     print(&result.text())
 }
