@@ -35,7 +35,7 @@ use crate::trainer::TrainableSet;
 
 /// Tokens of one evaluation pass. Larger ones give the experts more rows per product; smaller ones keep
 /// activations in cache.
-const PASS_TOKENS: usize = 1024;
+pub(crate) const PASS_TOKENS: usize = 1024;
 
 /// A configuration and the parameters of it that are in memory, on a device.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use super::{Activations, GradientMemory};
 use crate::config::{AttentionConfig, HeadNorm, ModelConfig};
 use crate::device::{run_tokens, stored_bytes};
 use crate::element::Element;
-use crate::model::{Holding, layout};
+use crate::model::{Holding, PASS_TOKENS, layout};
 use crate::names::Parameters;
 use crate::trainer::TrainableSet;
 
@@ -21,9 +21,6 @@ const PROGRAM_BYTES: u64 = 12 << 20;
 
 /// Copies of operands that one thread works on.
 const THREAD_BYTES: u64 = 2 << 20;
-
-/// Tokens of one evaluation pass: model.rs.
-const EVALUATED_TOKENS: usize = 1024;
 
 /// Bytes of an f32.
 const F32: u64 = 4;
@@ -105,7 +102,7 @@ impl MemoryAccount {
             moments: parameters.moments,
             activations: F32 * tokens * activations,
             working: F32 * tokens * TokenFloats::working(config),
-            logits: training_logits(config, pass),
+            logits: logits(config, pass),
             program: PROGRAM_BYTES + THREAD_BYTES * step.threads as u64,
         }
     }
@@ -114,7 +111,7 @@ impl MemoryAccount {
     #[must_use]
     pub fn of_evaluation(config: &ModelConfig, holding: &Holding, step: StepSize) -> Self {
         let parameters = parameters(config, holding);
-        let tokens = step.tokens.min(EVALUATED_TOKENS) as u64;
+        let tokens = step.tokens.min(PASS_TOKENS) as u64;
         Self {
             frozen_weights: parameters.frozen + parameters.trained,
             trained_weights: 0,
@@ -133,17 +130,6 @@ impl MemoryAccount {
 fn logits(config: &ModelConfig, step: StepSize) -> u64 {
     let tokens = run_tokens(config.vocab_size).min(step.tokens.div_ceil(step.threads));
     F32 * (tokens * step.threads * config.vocab_size) as u64
-}
-
-/// As [`logits`], and what is left over after whole rounds of all threads, which is another size.
-fn training_logits(config: &ModelConfig, pass: StepSize) -> u64 {
-    let round = run_tokens(config.vocab_size) * pass.threads;
-    let rest = if pass.tokens > round {
-        pass.tokens % round
-    } else {
-        0
-    };
-    logits(config, pass) + F32 * (rest * config.vocab_size) as u64
 }
 
 /// Exact bytes of parameters and what the optimiser holds of them.

@@ -26,57 +26,35 @@ pub(super) fn cross_entropy(
     targets: &[u32],
     gradients: Option<HeadGradients<'_, Cpu>>,
 ) -> Vec<f32> {
-    let mut losses = vec![0.0; hidden.rows()];
-    let Some(HeadGradients {
-        scale,
-        hidden: by_hidden,
-        head: by_head,
-    }) = gradients
-    else {
-        let share = cpu.rows_per_task(hidden.rows(), run_tokens(head.rows));
-        let runs = blocks(hidden.rows(), share).zip(losses.chunks_mut(share));
-        cpu.each(runs.collect(), |(rows, losses)| {
-            let mut logits = cpu.spare.take(rows.len() * head.rows);
-            project(cpu, hidden.rows_of(rows.clone()), head, logits.as_mut());
-            let tokens = logits
-                .as_mut()
-                .chunks_exact_mut(head.rows)
-                .zip(&targets[rows]);
-            for ((logits, &target), loss) in tokens.zip(losses) {
-                let wanted = logits[target as usize];
-                *loss = kernels::softmax_scaled(cpu.level, 1.0, logits) - wanted;
-            }
-        });
-        return losses;
+    let Some(wanted) = gradients else {
+        return losses(cpu, hidden, head, targets);
     };
-
-    let mut gradient = cpu.buffer(hidden.rows(), hidden.width());
     let pass = Pass {
         cpu,
         hidden,
         head,
         targets,
-        scale,
+        scale: wanted.scale,
     };
-    let (width, vocabulary) = (hidden.width(), head.rows);
-    let mut by_head = by_head;
-    for round in blocks(hidden.rows(), run_tokens(vocabulary) * cpu.threads) {
-        let mut logits = cpu.spare.take(round.len() * vocabulary);
-        let into = &mut gradient.values_mut()[round.start * width..round.end * width];
-        let share = round.len().div_ceil(cpu.threads);
-        let runs = blocks(round.len(), share)
-            .map(|run| round.start + run.start..round.start + run.end)
-            .zip(logits.as_mut().chunks_mut(share * vocabulary))
-            .zip(into.chunks_mut(share * width))
-            .zip(losses[round.clone()].chunks_mut(share));
-        cpu.each(runs.collect(), |(((rows, logits), into), losses)| {
-            pass.run(rows, logits, (into, losses));
-        });
-        if let Some(by_head) = by_head.as_deref_mut() {
-            pass.head_gradient(round.start, logits.as_ref(), by_head);
+    let (losses, by_hidden) = pass.rounds(wanted.head);
+    *wanted.hidden = Some(by_hidden);
+    losses
+}
+
+fn losses(cpu: &Cpu, hidden: &Buffer, head: &Weight, targets: &[u32]) -> Vec<f32> {
+    let mut losses = vec![0.0; hidden.rows()];
+    let share = cpu.rows_per_task(hidden.rows(), run_tokens(head.rows));
+    let runs = blocks(hidden.rows(), share).zip(losses.chunks_mut(share));
+    cpu.each(runs.collect(), |(rows, losses)| {
+        let mut logits = cpu.spare.take(rows.len() * head.rows);
+        let logits = logits.as_mut();
+        project(cpu, hidden.rows_of(rows.clone()), head, logits);
+        let tokens = logits.chunks_exact_mut(head.rows).zip(&targets[rows]);
+        for ((logits, &target), loss) in tokens.zip(losses) {
+            let wanted = logits[target as usize];
+            *loss = kernels::softmax_scaled(cpu.level, 1.0, logits) - wanted;
         }
-    }
-    *by_hidden = Some(gradient);
+    });
     losses
 }
 
@@ -96,6 +74,33 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// Losses and the gradient of the hidden states, round by round: a run for every thread.
+    fn rounds(&self, mut by_head: Option<&mut Gradient>) -> (Vec<f32>, Buffer) {
+        let (cpu, rows, vocabulary) = (self.cpu, self.hidden.rows(), self.head.rows);
+        let width = self.hidden.width();
+        let mut losses = vec![0.0; rows];
+        let mut by_hidden = cpu.buffer(rows, width);
+        let most = (run_tokens(vocabulary) * cpu.threads).min(rows);
+        let mut of_rounds = cpu.spare.take(most * vocabulary);
+        for round in blocks(rows, most.max(1)) {
+            let logits = &mut of_rounds.as_mut()[..round.len() * vocabulary];
+            let into = &mut by_hidden.values_mut()[round.start * width..round.end * width];
+            let share = round.len().div_ceil(cpu.threads);
+            let runs = blocks(round.len(), share)
+                .map(|run| round.start + run.start..round.start + run.end)
+                .zip(logits.chunks_mut(share * vocabulary))
+                .zip(into.chunks_mut(share * width))
+                .zip(losses[round.clone()].chunks_mut(share));
+            cpu.each(runs.collect(), |(((rows, logits), into), losses)| {
+                self.run(rows, logits, (into, losses));
+            });
+            if let Some(by_head) = by_head.as_deref_mut() {
+                self.head_gradient(round.start, logits, by_head);
+            }
+        }
+        (losses, by_hidden)
+    }
+
     /// One run: its losses, the gradient of its hidden states, and that of its logits.
     fn run(
         &self,
