@@ -117,8 +117,6 @@ pub trait Device: Clone + Debug + Send + Sync + Sized {
 
     /// `x·Wᵀ`.
     fn linear(&self, input: &Self::Buffer, weight: &Self::Weight) -> Self::Buffer;
-    /// `into += x·Wᵀ`.
-    fn linear_add(&self, input: &Self::Buffer, weight: &Self::Weight, into: &mut Self::Buffer);
     /// `dy·W`.
     fn linear_input_gradient(
         &self,

@@ -15,13 +15,12 @@ pub enum EngineError {
     #[error(transparent)]
     Routing(#[from] RoutingError),
     /// The operating system refuses threads.
-    #[error("cannot start {threads} threads")]
+    #[error("cannot start {threads} threads: {reason}")]
     Threads {
         /// How many were asked for.
         threads: usize,
         /// What the operating system said.
-        #[source]
-        source: rayon::ThreadPoolBuildError,
+        reason: String,
     },
     /// The model has no tensor of this name, or it is not in memory.
     #[error("tensor {name} is missing")]
@@ -49,12 +48,14 @@ pub enum EngineError {
     #[error("no sequences were given")]
     NoSequences,
     /// A sequence is too short to predict anything or longer than the model's positions.
-    #[error("sequence {index} has {length} tokens, the model takes 2 to {longest}")]
+    #[error("sequence {index} has {length} tokens, expected {shortest} to {longest}")]
     SequenceLength {
         /// Which sequence of the batch, from 0.
         index: usize,
         /// Its tokens.
         length: usize,
+        /// 1 for logits, 2 for a loss.
+        shortest: usize,
         /// `max_position_embeddings`.
         longest: usize,
     },

@@ -332,8 +332,8 @@ impl<D: Device> Model<D> {
         let rotary = self.rotary(&[ids]);
         let logits = self.run(&[ids], &routing, &rotary, |pass, weights| {
             let states = decoder::final_states(pass, weights);
-            let head = weights.head.as_ref().unwrap_or(&weights.embedding);
-            pass.device.download(&pass.device.linear(&states, head))
+            let logits = pass.device.linear(&states, weights.head());
+            pass.device.download(&logits)
         });
         Ok(Tensor::matrix(ids.len(), self.config.vocab_size, logits))
     }

@@ -229,8 +229,7 @@ impl<D: Device> Trainer<D> {
         step: &Step<'_>,
     ) -> Result<StepReport, EngineError> {
         let rotary = model.rotary(step.sequences);
-        let lowest_layer = self.trainable.lowest_layer(&self.config);
-        let trained_layers = self.config.num_hidden_layers - lowest_layer.unwrap_or(0);
+        let trained_layers = self.trainable.trained_layers(&self.config);
         let (device, config, weights, descriptions) = model.parts_mut();
         let batch = Batch::new(device, step.sequences);
         let pass = Pass {

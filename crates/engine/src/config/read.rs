@@ -143,6 +143,7 @@ impl Reader<'_> {
             Some(_) => keys.token(key),
             None => self.top.token(key),
         };
+        keys.optional_single("rms_norm_eps")?; // in which it is used
         Ok(ModelConfig {
             family: self.family,
             vocab_size: keys.size("vocab_size")?,

@@ -41,6 +41,9 @@ use crate::optimizer::{AdamWStep, Moments, MomentsFormat, ParametersMut, Weights
 /// Values of a parameter that one task of the optimiser steps: a multiple of its blocks.
 const OPTIMIZER_TASK: usize = 1 << 16;
 
+/// Rows that are worth a task: fewer would read whole parameters for next to nothing.
+const FEWEST_ROWS: usize = 14;
+
 /// The optimiser's memory of one parameter, in the order of its [`Weight`].
 #[derive(Debug)]
 pub struct CpuMoments(Moments);
@@ -69,9 +72,10 @@ impl Cpu {
                 .thread_name(|index| format!("engine-{index}"))
                 .build()
         });
-        let pool = pool
-            .transpose()
-            .map_err(|source| EngineError::Threads { threads, source })?;
+        let pool = pool.transpose().map_err(|error| EngineError::Threads {
+            threads,
+            reason: error.to_string(),
+        })?;
         Ok(Self {
             level: Level::detect(),
             threads,
@@ -131,7 +135,7 @@ impl Cpu {
     /// Rows per task when `rows` are divided evenly among the threads in runs of at most `most`.
     fn rows_per_task(&self, rows: usize, most: usize) -> usize {
         let rounds = rows.div_ceil(self.threads * most).max(1);
-        rows.div_ceil(self.threads * rounds).max(1)
+        rows.div_ceil(self.threads * rounds).max(FEWEST_ROWS)
     }
 
     fn workspace(&self) -> Workspace {
@@ -144,19 +148,6 @@ impl Cpu {
 
     fn zeros(&self, rows: usize, width: usize) -> Buffer {
         Buffer::new(rows, width, self.spare.zeros(rows * width))
-    }
-
-    /// `into (+)= x·Wᵀ`, rows divided among the threads.
-    fn forward(&self, input: &Buffer, weight: &Weight, into: &mut Buffer, write: Write) {
-        debug_assert_eq!((input.width(), into.width()), (weight.width, weight.rows));
-        let share = self.rows_per_task(input.rows(), product::BLOCK_ROWS);
-        let inputs = blocks(input.rows(), share);
-        let outputs = into.values_mut().chunks_mut(share * weight.rows);
-        self.each(inputs.zip(outputs).collect(), |(rows, into)| {
-            let source = Source::Rows(input.rows_of(rows), weight.width);
-            self.workspace()
-                .forward(source, &mut [(weight, into)], write);
-        });
     }
 
     /// `into (+)= dy·W`, rows divided among the threads.
@@ -320,13 +311,16 @@ impl Device for Cpu {
     }
 
     fn linear(&self, input: &Buffer, weight: &Weight) -> Buffer {
+        debug_assert_eq!(input.width(), weight.width);
         let mut output = self.buffer(input.rows(), weight.rows);
-        self.forward(input, weight, &mut output, Write::Overwrite);
+        let share = self.rows_per_task(input.rows(), product::BLOCK_ROWS);
+        let inputs = blocks(input.rows(), share);
+        let outputs = output.values_mut().chunks_mut(share * weight.rows);
+        self.each(inputs.zip(outputs).collect(), |(rows, into)| {
+            let source = Source::Rows(input.rows_of(rows), weight.width);
+            self.workspace().forward(source, &mut [(weight, into)]);
+        });
         output
-    }
-
-    fn linear_add(&self, input: &Buffer, weight: &Weight, into: &mut Buffer) {
-        self.forward(input, weight, into, Write::Add);
     }
 
     fn linear_input_gradient(&self, by_output: &Buffer, weight: &Weight) -> Buffer {

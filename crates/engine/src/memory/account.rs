@@ -12,7 +12,7 @@ use super::{Activations, GradientMemory};
 use crate::config::{AttentionConfig, HeadNorm, ModelConfig};
 use crate::device::{run_tokens, stored_bytes};
 use crate::element::Element;
-use crate::model::{Holding, PASS_TOKENS, layout};
+use crate::model::{Holding, PASS_TOKENS, Residency, layout};
 use crate::names::Parameters;
 use crate::trainer::TrainableSet;
 
@@ -50,14 +50,18 @@ impl MemoryAccount {
     /// All parts.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.frozen_weights
-            + self.trained_weights
-            + self.gradients
-            + self.moments
-            + self.activations
-            + self.working
-            + self.logits
-            + self.program
+        [
+            self.frozen_weights,
+            self.trained_weights,
+            self.gradients,
+            self.moments,
+            self.activations,
+            self.working,
+            self.logits,
+            self.program,
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
     }
 }
 
@@ -84,7 +88,8 @@ impl MemoryAccount {
             ..step
         };
         let tokens = pass.tokens as u64;
-        let layers = TokenFloats::of_layers(config, &holding.trainable);
+        let counts = TokenFloats::new(config, holding);
+        let layers = counts.of_layers(&holding.trainable);
         let trained_layers = layers.len() as u64;
         let hidden = config.hidden_size as u64;
         let widest = layers.iter().copied().max().unwrap_or(0);
@@ -100,8 +105,8 @@ impl MemoryAccount {
                 GradientMemory::Released => parameters.largest_gradients,
             },
             moments: parameters.moments,
-            activations: F32 * tokens * activations,
-            working: F32 * tokens * TokenFloats::working(config),
+            activations: bytes(tokens, activations),
+            working: bytes(tokens, counts.working()),
             logits: logits(config, pass),
             program: PROGRAM_BYTES + THREAD_BYTES * step.threads as u64,
         }
@@ -118,18 +123,23 @@ impl MemoryAccount {
             gradients: 0,
             moments: 0,
             // The residual stream and its norm around both halves of a layer.
-            activations: F32 * tokens * 4 * config.hidden_size as u64,
-            working: F32 * tokens * TokenFloats::evaluated(config),
+            activations: bytes(tokens, 4 * config.hidden_size as u64),
+            working: bytes(tokens, TokenFloats::new(config, holding).evaluated()),
             logits: logits(config, step),
             program: PROGRAM_BYTES + THREAD_BYTES * step.threads as u64,
         }
     }
 }
 
+/// Bytes of so many f32 for each of so many tokens.
+fn bytes(tokens: u64, values: u64) -> u64 {
+    tokens.saturating_mul(values).saturating_mul(F32)
+}
+
 /// Every thread's run of logits.
 fn logits(config: &ModelConfig, step: StepSize) -> u64 {
     let tokens = run_tokens(config.vocab_size).min(step.tokens.div_ceil(step.threads));
-    F32 * (tokens * step.threads * config.vocab_size) as u64
+    bytes(tokens as u64, (step.threads * config.vocab_size) as u64)
 }
 
 /// Exact bytes of parameters and what the optimiser holds of them.
@@ -158,8 +168,8 @@ fn parameters(config: &ModelConfig, holding: &Holding) -> ParameterBytes {
         let stored = stored_bytes(rows, width, layout, element);
         if holding.trainable.contains(parameter.role) {
             let in_f32 = stored_bytes(rows, width, layout, Element::F32);
-            bytes.trained += stored;
-            bytes.gradients += in_f32;
+            bytes.trained = bytes.trained.saturating_add(stored);
+            bytes.gradients = bytes.gradients.saturating_add(in_f32);
             bytes.moments += holding.plan.moments.bytes((in_f32 / F32) as usize);
             let layer = parameter.name.split(".layers.").nth(1).unwrap_or_default();
             let layer = layer.split('.').next().unwrap_or_default().to_owned();
@@ -167,7 +177,7 @@ fn parameters(config: &ModelConfig, holding: &Holding) -> ParameterBytes {
                 .entry((layer, parameter.shape.to_vec()))
                 .or_default() += in_f32;
         } else {
-            bytes.frozen += stored;
+            bytes.frozen = bytes.frozen.saturating_add(stored);
         }
         Ok::<_, Infallible>(())
     });
@@ -181,28 +191,46 @@ fn parameters(config: &ModelConfig, holding: &Holding) -> ParameterBytes {
 }
 
 /// Counts of f32 values per token.
-struct TokenFloats;
+struct TokenFloats<'a> {
+    config: &'a ModelConfig,
+    /// Routed experts that a token visits at most: no more than a layer has in memory.
+    visits: usize,
+}
 
-impl TokenFloats {
+impl<'a> TokenFloats<'a> {
+    fn new(config: &'a ModelConfig, holding: &Holding) -> Self {
+        let per_token = config.mixture.per_token;
+        let visits = match &holding.residency {
+            Residency::Whole => per_token,
+            Residency::Slice(experts) => {
+                let most = experts.values().map(Vec::len).max().unwrap_or(0);
+                per_token.min(most)
+            }
+        };
+        Self { config, visits }
+    }
+
     /// What every layer from the lowest trained one up holds for its gradient.
-    fn of_layers(config: &ModelConfig, trainable: &TrainableSet) -> Vec<u64> {
+    fn of_layers(&self, trainable: &TrainableSet) -> Vec<u64> {
+        let config = self.config;
         let lowest = trainable.lowest_layer(config);
         let everything = *trainable == TrainableSet::Everything;
         (lowest.unwrap_or(0)..config.num_hidden_layers)
             .map(|layer| {
                 let attention = match lowest {
                     Some(lowest) if lowest == layer => 0,
-                    _ if everything => Self::attention(config) + Self::attention_inputs(config),
-                    _ => Self::attention(config),
+                    _ if everything => self.attention() + self.attention_inputs(),
+                    _ => self.attention(),
                 };
                 let streams = 3 * config.hidden_size;
-                (streams + attention + Self::feed_forward(config, layer)) as u64
+                (streams + attention + self.feed_forward(layer)) as u64
             })
             .collect()
     }
 
     /// Queries, keys, values, and what their norms and bounds need.
-    fn attention(config: &ModelConfig) -> usize {
+    fn attention(&self) -> usize {
+        let config = self.config;
         let heads = config.num_attention_heads;
         let (keys, values) = (config.key_width(), config.value_width());
         match config.attention {
@@ -232,7 +260,8 @@ impl TokenFloats {
     }
 
     /// What attention's own matrices are multiplied with, which is held only where they are trained.
-    fn attention_inputs(config: &ModelConfig) -> usize {
+    fn attention_inputs(&self) -> usize {
+        let config = self.config;
         let latents = match config.attention {
             AttentionConfig::Latent {
                 query_rank, rank, ..
@@ -243,10 +272,11 @@ impl TokenFloats {
     }
 
     /// Gate and up of every network that a token goes through.
-    fn feed_forward(config: &ModelConfig, layer: usize) -> usize {
+    fn feed_forward(&self, layer: usize) -> usize {
+        let config = self.config;
         if config.is_moe_layer(layer) {
             let mixture = &config.mixture;
-            2 * (mixture.per_token * mixture.width + mixture.shared_width) + 2 * mixture.experts
+            2 * (self.visits * mixture.width + mixture.shared_width) + 2 * mixture.experts
         } else {
             2 * config.intermediate_size
         }
@@ -254,7 +284,8 @@ impl TokenFloats {
 
     /// What a layer takes besides the residual stream when nothing is kept. Buffers of one size serve
     /// one after the other, but attention's sizes do not serve the networks: both stay allocated.
-    fn evaluated(config: &ModelConfig) -> u64 {
+    fn evaluated(&self) -> u64 {
+        let config = self.config;
         let heads = config.num_attention_heads;
         let (keys, values) = (config.key_width(), config.value_width());
         let attention = match config.attention {
@@ -269,25 +300,32 @@ impl TokenFloats {
                 let latents = 3 * rank + 2 * rope + 2 * query_rank.unwrap_or(0);
                 heads * (2 * keys + 2 * values + 1) + expanded + latents
             }
-            AttentionConfig::Grouped { .. } => Self::attention(config) + heads * values,
+            AttentionConfig::Grouped { .. } => self.attention() + heads * values,
         };
         let mixture = &config.mixture;
-        let networks = mixture.per_token * config.hidden_size + 3 * mixture.experts;
+        let networks = self.visits * config.hidden_size + 3 * mixture.experts;
         (attention + networks) as u64
     }
 
-    /// The backward pass through a layer's networks: products and gradients of every visit, besides the
-    /// residual stream's.
-    fn working(config: &ModelConfig) -> u64 {
-        let mixture = &config.mixture;
-        let networks = mixture.per_token * (config.hidden_size + mixture.width);
+    /// What a layer's backward pass takes besides what its forward pass kept: products and gradients of
+    /// every visit, gradients of attention's inputs, the residual stream's. Sizes of one do not serve the
+    /// other: both stay allocated.
+    fn working(&self) -> u64 {
+        let config = self.config;
+        let (mixture, hidden) = (&config.mixture, config.hidden_size);
+        let visited = self.visits * (hidden + mixture.width);
+        let shared = if mixture.shared_width > 0 {
+            mixture.shared_width + hidden
+        } else {
+            0
+        };
         let heads = config.num_attention_heads;
         let (keys, values) = (config.key_width(), config.value_width());
         let attention = match config.attention {
-            AttentionConfig::Latent { .. } => 2 * heads * (2 * keys + values),
-            AttentionConfig::Grouped { key_heads, .. } => (heads + key_heads) * (keys + values),
+            AttentionConfig::Latent { .. } => heads * (2 * keys + values),
+            AttentionConfig::Grouped { key_heads, .. } => (heads + key_heads) * (keys + values) / 2,
         };
-        (4 * config.hidden_size + networks.max(attention)) as u64
+        (4 * hidden + visited + shared + attention) as u64
     }
 }
 

@@ -71,6 +71,7 @@ pub(crate) fn check(
             return Err(EngineError::SequenceLength {
                 index,
                 length,
+                shortest,
                 longest,
             });
         }

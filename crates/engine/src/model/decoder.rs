@@ -360,7 +360,7 @@ fn norm<'a, D: Device>(
 
 impl<W> Parameters<W> {
     /// The map from hidden states to logits: the head, or the embedding where it is both.
-    fn head(&self) -> &W {
+    pub(super) fn head(&self) -> &W {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 }

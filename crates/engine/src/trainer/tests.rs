@@ -3,6 +3,7 @@
 use super::*;
 use crate::device::Cpu;
 use crate::memory::Activations;
+use crate::routing::ExpertMap;
 
 const VOCABULARY: usize = 64;
 
@@ -124,4 +125,26 @@ fn first_leaves_are_where_the_layers_begin() {
         let name = format!("model.layers.{layer}.input_layernorm.weight");
         assert_eq!(model.descriptions()[first].name, name);
     }
+}
+
+/// A layer's share of the norm counts the layers that have something to train, not those between them; a
+/// family without shared experts trains none, whatever is asked for.
+#[test]
+fn layers_without_anything_to_train_take_no_share() {
+    let config = ModelConfig::tiny(24);
+    let experts = || ExpertMap::from([(1, vec![2]), (2, vec![]), (3, vec![0])]);
+    let listed = TrainableSet::experts(experts());
+    assert_eq!(listed.trained_layers(&config), 2);
+    assert_eq!(listed.lowest_layer(&config), Some(1));
+
+    let with_shared = TrainableSet::Mixture {
+        experts: ExpertMap::from([(3, vec![0])]),
+        shared: true,
+        routers: false,
+    };
+    assert_eq!(with_shared.trained_layers(&config), 3);
+    let mut without = config;
+    without.mixture.shared_width = 0;
+    assert_eq!(with_shared.trained_layers(&without), 1);
+    assert_eq!(with_shared.lowest_layer(&without), Some(3));
 }

@@ -82,18 +82,34 @@ impl TrainableSet {
 
     /// The lowest layer with something to train; `None` when that is everything.
     pub(crate) fn lowest_layer(&self, config: &ModelConfig) -> Option<usize> {
-        let Self::Mixture {
-            experts,
-            shared,
-            routers,
-        } = self
-        else {
-            return None;
-        };
-        let everywhere = (*shared || *routers).then(|| config.moe_layers().next());
-        let listed = experts.iter().find(|(_, listed)| !listed.is_empty());
-        let listed = listed.map(|(&layer, _)| layer);
-        everywhere.flatten().into_iter().chain(listed).min()
+        match self {
+            Self::Everything => None,
+            Self::Mixture { .. } => {
+                (0..config.num_hidden_layers).find(|layer| self.trains_layer(*layer, config))
+            }
+        }
+    }
+
+    /// How many layers have something to train.
+    pub(super) fn trained_layers(&self, config: &ModelConfig) -> usize {
+        (0..config.num_hidden_layers)
+            .filter(|layer| self.trains_layer(*layer, config))
+            .count()
+    }
+
+    fn trains_layer(&self, layer: usize, config: &ModelConfig) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Mixture {
+                experts,
+                shared,
+                routers,
+            } => {
+                let listed = experts.get(&layer).is_some_and(|listed| !listed.is_empty());
+                let shared = *shared && config.mixture.shared_width > 0;
+                config.is_moe_layer(layer) && (listed || shared || *routers)
+            }
+        }
     }
 
     pub(super) fn trains_routers(&self) -> bool {

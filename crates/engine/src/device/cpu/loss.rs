@@ -62,7 +62,7 @@ fn losses(cpu: &Cpu, hidden: &Buffer, head: &Weight, targets: &[u32]) -> Vec<f32
 fn project(cpu: &Cpu, hidden: &[f32], head: &Weight, logits: &mut [f32]) {
     let source = Source::Rows(hidden, head.width);
     let targets = &mut [(head, logits)];
-    cpu.workspace().forward(source, targets, Write::Overwrite);
+    cpu.workspace().forward(source, targets);
 }
 
 struct Pass<'a> {

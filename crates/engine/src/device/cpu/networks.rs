@@ -124,16 +124,19 @@ fn groups<'a>(experts: &'a [Option<SwiGlu<Weight>>], routes: &Routes) -> Vec<Gro
 }
 
 impl Group<'_> {
-    /// Blocks of at most about `most` rows of about equal size, enough of them for every thread.
-    fn split(&self, cpu: &Cpu, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let start = self.rows.start;
-        let count = self.rows.len();
-        let parts = count.div_ceil(most);
-        // A lone network's rows are divided among the threads; experts are already many.
-        let share = if start == 0 && parts >= cpu.threads {
+    /// Blocks of at most about `most` rows of about equal size. A lone network's rows are divided among
+    /// the threads; several are tasks enough.
+    fn split(
+        &self,
+        cpu: &Cpu,
+        groups: usize,
+        most: usize,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (start, count) = (self.rows.start, self.rows.len());
+        let share = if groups == 1 {
             cpu.rows_per_task(count, most)
         } else {
-            count.div_ceil(parts.max(1))
+            count.div_ceil(count.div_ceil(most).max(1)).max(1)
         };
         blocks(count, share).map(move |rows| start + rows.start..start + rows.end)
     }
@@ -184,7 +187,7 @@ fn forward<'a>(
     let mut output = outputs.values_mut();
     let (mut gate, mut up) = (gated.gate.values_mut(), gated.up.values_mut());
     for group in &groups {
-        for rows in group.split(cpu, BLOCK_ROWS) {
+        for rows in group.split(cpu, groups.len(), BLOCK_ROWS) {
             let kept = if keep == Keep::Everything {
                 rows.len() * width
             } else {
@@ -232,10 +235,10 @@ fn forward_block<'a>(
 
     let mut workspace = cpu.workspace();
     let targets = &mut [(&network.gate, &mut *gate), (&network.up, &mut *up)];
-    workspace.forward(source(rows), targets, Write::Overwrite);
+    workspace.forward(source(rows), targets);
     kernels::swiglu(cpu.level, gate, up, product.as_mut());
     let product = Source::Rows(product.as_ref(), width);
-    workspace.forward(product, &mut [(&network.down, output)], Write::Overwrite);
+    workspace.forward(product, &mut [(&network.down, output)]);
 }
 
 pub(super) fn network_gradient(
@@ -379,7 +382,7 @@ impl Backward<'_> {
                     network: group.network,
                     rows: group.rows.clone(),
                 };
-                for rows in whole.split(self.cpu, TURNED_ROWS) {
+                for rows in whole.split(self.cpu, groups.len(), TURNED_ROWS) {
                     let len = rows.len() * width;
                     let task = BackwardTask {
                         network: group.network,

@@ -124,13 +124,8 @@ impl Workspace {
         }
     }
 
-    /// `into (+)= left·Wᵀ` for every weight and its destination; rows of `into` are consecutive.
-    pub(super) fn forward(
-        &mut self,
-        left: Source<'_>,
-        targets: &mut [(&Weight, &mut [f32])],
-        write: Write,
-    ) {
+    /// `into = left·Wᵀ` for every weight and its destination; rows of `into` are consecutive.
+    pub(super) fn forward(&mut self, left: Source<'_>, targets: &mut [(&Weight, &mut [f32])]) {
         let Some(depth) = targets.first().map(|(weight, _)| weight.width) else {
             return;
         };
@@ -142,7 +137,11 @@ impl Workspace {
                         values: &mut into[rows.start * weight.rows..rows.end * weight.rows],
                         row_stride: weight.rows,
                         columns: PANEL,
-                        write: if from.start == 0 { write } else { Write::Add },
+                        write: if from.start == 0 {
+                            Write::Overwrite
+                        } else {
+                            Write::Add
+                        },
                     };
                     let scratch = self.panel.as_mut();
                     every_panel(self.level, left, (*weight, from.start), scratch, into);
