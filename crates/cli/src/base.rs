@@ -47,7 +47,7 @@ impl Base {
         let model = Model::load(folder).input()?;
         let path = folder.join("tokenizer.json");
         let tokenizer_json = std::fs::read(&path)
-            .with_context(|| format!("{} cannot be read", path.display()))
+            .with_context(|| format!("cannot read {}", path.display()))
             .input()?;
         let tokenizer = Tokenizer::from_bytes(&tokenizer_json)
             .with_context(|| format!("{} cannot be used", path.display()))
@@ -143,7 +143,7 @@ impl Base {
     /// Writes config.json, model.safetensors and tokenizer.json, the weights last: a folder with
     /// weights is complete.
     pub(crate) fn save(&self, folder: &Path) -> Result<(), Failure> {
-        let refused = || format!("{} cannot be written", folder.display());
+        let refused = || format!("cannot write {}", folder.display());
         std::fs::create_dir_all(folder)
             .with_context(refused)
             .environment()?;

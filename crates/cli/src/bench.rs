@@ -4,9 +4,10 @@
 //! report the prediction beside the process's measured peak. Speed and memory depend on shapes, not on
 //! values, so no checkpoint is needed; losses are reported because steps that do not lower the loss of
 //! a batch that is repeated are not worth timing. `engine.rs` measures any configuration, `shard.rs`
-//! one model at its full size.
+//! one model at its full size. What the machine has no memory for is refused before any of it is taken.
 
 mod engine;
+mod fit;
 mod report;
 mod shard;
 
@@ -33,8 +34,23 @@ fn first_experts(config: &ModelConfig, count: usize) -> ExpertMap {
     layers.map(|layer| (layer, (0..count).collect())).collect()
 }
 
+/// How many token ids the repeated batch has.
+#[derive(Debug, Clone, Copy)]
+struct BatchSize {
+    sequences: usize,
+    /// Tokens of a sequence.
+    length: usize,
+}
+
+impl BatchSize {
+    /// Of all sequences together; a number that cannot be held stays the largest, which fits nowhere.
+    fn tokens(self) -> usize {
+        self.sequences.saturating_mul(self.length)
+    }
+}
+
 /// The batch that is repeated: token ids that look random and are the same in every run.
-fn batch(vocabulary: usize, sequences: usize, length: usize) -> Vec<Vec<u32>> {
+fn batch(vocabulary: usize, size: BatchSize) -> Vec<Vec<u32>> {
     let mut stream = blake3::Hasher::new_derive_key("connito/1 benchmark batch").finalize_xof();
     let mut id = || {
         let mut bytes = [0; 8];
@@ -42,6 +58,6 @@ fn batch(vocabulary: usize, sequences: usize, length: usize) -> Vec<Vec<u32>> {
         // The remainder is below a vocabulary's size, which fits 32 bits.
         (u64::from_le_bytes(bytes) % vocabulary as u64) as u32
     };
-    let sequence = |_| (0..length).map(|_| id()).collect();
-    (0..sequences).map(sequence).collect()
+    let sequence = |_| (0..size.length).map(|_| id()).collect();
+    (0..size.sequences).map(sequence).collect()
 }

@@ -107,7 +107,7 @@ fn one() -> usize {
 /// Reads a configuration file.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{} cannot be read", path.display()))
+        .with_context(|| format!("cannot read {}", path.display()))
         .input()?;
     toml::from_str(&text)
         .map_err(|error| anyhow::anyhow!("{}: {}", path.display(), one_line(&text, &error)))

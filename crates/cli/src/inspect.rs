@@ -8,13 +8,15 @@
 mod input;
 mod output;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use connito_engine::checkpoint::Checkpoint;
 use connito_engine::device::Cpu;
 use connito_engine::model::Residency;
 use connito_engine::{EngineError, Holding, Model, Tensor, TrainableSet, gradients};
 
-use crate::args::inspect::{BatchArguments, GradsArguments, InspectCommand, LogitsArguments};
+use crate::args::inspect::{
+    BatchArguments, GradsArguments, InspectCommand, LogitsArguments, RoutingMode,
+};
 use crate::cores::threads;
 use crate::exit::{Blame, Failure};
 use input::{Experts, Selection};
@@ -30,6 +32,15 @@ pub(crate) fn run(command: &InspectCommand) -> Result<(), Failure> {
 
 fn logits(arguments: &LogitsArguments) -> Result<(), Failure> {
     let experts = arguments.experts.as_deref();
+    if arguments.batch.routing == RoutingMode::Classic
+        && let Some(experts) = experts
+    {
+        return Err(Failure::Input(anyhow!(
+            "--experts {}: --routing classic visits all experts",
+            experts.display()
+        )));
+    }
+    let sink = Sink::new(&arguments.batch, experts)?;
     let inspected = Inspected::open(&arguments.batch, experts.map(Experts::read).transpose()?)?;
     let (model, routing) = (&inspected.model, &inspected.selection.routing);
     let sequences = &inspected.sequences;
@@ -53,10 +64,18 @@ fn logits(arguments: &LogitsArguments) -> Result<(), Failure> {
         })?;
         logits.values.extend(of_one.values);
     }
-    inspected.sink.write([("logits".to_owned(), logits)].into())
+    let of_one = (logits.values.len() / sequences.len()).max(1);
+    let mut each = logits.values.chunks(of_one);
+    let infinite = each.position(|values| !finite(values));
+    sink.write(&[("logits".to_owned(), logits)].into())?;
+    if let Some(index) = infinite {
+        sink.warn(&format!("logits of sequence {index} are not finite"));
+    }
+    sink.tell()
 }
 
 fn grads(arguments: &GradsArguments) -> Result<(), Failure> {
+    let sink = Sink::new(&arguments.batch, Some(&arguments.experts))?;
     let experts = Experts::read(&arguments.experts)?;
     let trainable = TrainableSet::experts(experts.map.clone());
     let inspected = Inspected::open(&arguments.batch, Some(experts))?;
@@ -70,7 +89,15 @@ fn grads(arguments: &GradsArguments) -> Result<(), Failure> {
         values: vec![loss as f32],
     };
     tensors.insert("loss".to_owned(), loss);
-    inspected.sink.write(tensors)
+    sink.write(&tensors)?;
+    if let Some((name, _)) = tensors.iter().find(|(_, tensor)| !finite(&tensor.values)) {
+        sink.warn(&format!("tensor {name} is not finite"));
+    }
+    sink.tell()
+}
+
+fn finite(values: &[f32]) -> bool {
+    values.iter().all(|value| value.is_finite())
 }
 
 /// A checkpoint with as much of it in memory as is needed, and what it is run on.
@@ -80,13 +107,11 @@ struct Inspected {
     selection: Selection,
     sequences: Vec<Vec<u32>>,
     ids: String,
-    sink: Sink,
 }
 
 impl Inspected {
     /// Refuses what cannot be used before anything large is read.
     fn open(batch: &BatchArguments, experts: Option<Experts>) -> Result<Self, Failure> {
-        let sink = Sink::new(&batch.out)?;
         let sequences = input::sequences(&batch.ids)?;
         let kept = batch.kept.as_deref().map(Experts::read).transpose()?;
         let checkpoint = Checkpoint::open(&batch.model).input()?;
@@ -104,7 +129,6 @@ impl Inspected {
             selection,
             sequences,
             ids: batch.ids.display().to_string(),
-            sink,
         })
     }
 

@@ -261,7 +261,7 @@ fn conclude(
     let path = plan.out.join("summary.json");
     let json = serde_json::to_string_pretty(&summary).environment()?;
     std::fs::write(&path, json)
-        .with_context(|| format!("{} cannot be written", path.display()))
+        .with_context(|| format!("cannot write {}", path.display()))
         .environment()?;
     Ok(summary)
 }
@@ -409,7 +409,7 @@ fn absolute(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
         .iter()
         .map(|path| {
             path.canonicalize()
-                .with_context(|| format!("{} cannot be read", path.display()))
+                .with_context(|| format!("cannot read {}", path.display()))
                 .input()
         })
         .collect()

@@ -189,7 +189,7 @@ async fn task(config: &RoleConfig, chain: &impl Chain) -> Result<BlobId, Failure
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => {
             return Err(error)
-                .with_context(|| format!("{} cannot be read", marker.display()))
+                .with_context(|| format!("cannot read {}", marker.display()))
                 .input();
         }
     }
@@ -205,7 +205,7 @@ async fn task(config: &RoleConfig, chain: &impl Chain) -> Result<BlobId, Failure
     let blobs = DiskBlobs::open(config.folder.join("blobs")).environment()?;
     let task = tokio::task::block_in_place(|| make_task(&plan, (netuid, starts), &blobs))?;
     // Written last: a folder with this file holds a complete task.
-    let refused = || format!("{} cannot be written", marker.display());
+    let refused = || format!("cannot write {}", marker.display());
     std::fs::write(&marker, task.to_string())
         .with_context(refused)
         .environment()?;

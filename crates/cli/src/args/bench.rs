@@ -25,7 +25,8 @@ pub(crate) struct EngineArguments {
     /// What a step is
     #[arg(long, value_enum, default_value_t = Mode::Train)]
     pub(crate) mode: Mode,
-    /// Experts of each MoE layer that are trained, from expert 0 on [default: 4, or all if there are fewer]
+    /// Experts of each MoE layer that are trained, from expert 0 on
+    /// [default: 4, or all if there are fewer]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) trainable: Option<u16>,
     #[command(flatten)]
@@ -33,7 +34,12 @@ pub(crate) struct EngineArguments {
     #[command(flatten)]
     pub(crate) memory: MemoryArguments,
     /// Timed steps, after two that are not
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     pub(crate) steps: u16,
     /// Which experts are in memory and may be visited
     #[arg(long, value_enum, default_value_t = BenchRouting::Classic)]
@@ -47,10 +53,20 @@ pub(crate) struct EngineArguments {
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct StepArguments {
     /// Sequences of a step
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     pub(crate) batch: u16,
     /// Tokens of a sequence
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 256,
+        value_parser = clap::value_parser!(u32).range(2..=1 << 20)
+    )]
     pub(crate) seq: u32,
     /// Threads [default: as many as there are cores]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -78,16 +94,36 @@ pub(crate) struct MemoryArguments {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ShardArguments {
     /// Training steps
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     pub(crate) steps: u16,
     /// Experts of each MoE layer that are held and trained
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 8,
+        value_parser = clap::value_parser!(u16).range(1..=64)
+    )]
     pub(crate) experts: u16,
     /// Tokens of a sequence
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..=163_840))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 512,
+        value_parser = clap::value_parser!(u32).range(2..=163_840)
+    )]
     pub(crate) seq: u32,
     /// Sequences of a step
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     pub(crate) batch: u16,
     /// Threads [default: as many as there are cores]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]

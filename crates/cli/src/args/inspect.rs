@@ -18,7 +18,7 @@ pub(crate) enum InspectCommand {
 pub(crate) struct LogitsArguments {
     #[command(flatten)]
     pub(crate) batch: BatchArguments,
-    /// Trained experts as {"layer": [ids]}; every routing but classic needs them
+    /// Trained experts as {"layer": [ids]}; for masked, frozen-kept and fallback, which need them
     #[arg(long, value_name = "FILE")]
     pub(crate) experts: Option<PathBuf>,
 }

@@ -15,7 +15,7 @@ use connito_engine::{
 };
 use serde::Serialize;
 
-use super::{SEED, batch, first_experts, report};
+use super::{BatchSize, SEED, batch, first_experts, fit, report};
 use crate::args::bench::{
     BenchRouting, EngineArguments, FloatType, Gradients, KeptActivations, Mode, Moments, StoredType,
 };
@@ -36,9 +36,11 @@ const LEARNING_RATE: f32 = 1e-3;
 pub(super) fn run(arguments: &EngineArguments) -> Result<(), Failure> {
     let bench = Bench::new(arguments)?;
     let account = bench.account();
-    let measured = bench.measure().input()?;
+    fit::check(&account, bench.batch)?;
+    let device = Cpu::new(bench.threads).environment()?;
+    let measured = bench.measure(device).input()?;
     let result = EngineResult {
-        tokens_per_second: bench.tokens() as f64 / report::median(measured.seconds),
+        tokens_per_second: bench.batch.tokens() as f64 / report::median(measured.seconds),
         peak_rss_bytes: report::peak_rss_bytes(),
         loss_first: measured.loss_first,
         loss_last: measured.loss_last,
@@ -84,7 +86,7 @@ struct Bench {
     holding: Holding,
     routing: Routing,
     mode: Mode,
-    sequences: Vec<Vec<u32>>,
+    batch: BatchSize,
     threads: usize,
     /// Timed ones.
     steps: usize,
@@ -126,9 +128,11 @@ impl Bench {
                 },
             ),
         };
-        let sequences = usize::from(arguments.step.batch);
         Ok(Self {
-            sequences: batch(config.vocab_size, sequences, length),
+            batch: BatchSize {
+                sequences: usize::from(arguments.step.batch),
+                length,
+            },
             holding: Holding {
                 residency,
                 trainable: TrainableSet::experts(trained),
@@ -142,13 +146,9 @@ impl Bench {
         })
     }
 
-    fn tokens(&self) -> usize {
-        self.sequences.iter().map(Vec::len).sum()
-    }
-
     fn account(&self) -> MemoryAccount {
         let size = StepSize {
-            tokens: self.tokens(),
+            tokens: self.batch.tokens(),
             threads: self.threads,
         };
         match self.mode {
@@ -157,10 +157,10 @@ impl Bench {
         }
     }
 
-    fn measure(&self) -> Result<Measured, EngineError> {
-        let device = Cpu::new(self.threads)?;
+    fn measure(&self, device: Cpu) -> Result<Measured, EngineError> {
         let mut model = Model::random_on(device, &self.config, &self.holding, SEED);
-        let sequences: Vec<&[u32]> = self.sequences.iter().map(Vec::as_slice).collect();
+        let sequences = batch(self.config.vocab_size, self.batch);
+        let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
         if self.mode == Mode::Forward {
             return self.time(|| {
                 let losses = model.sequence_losses(&sequences, &self.routing)?;
@@ -199,7 +199,7 @@ impl Bench {
 
 fn read_config(path: &Path) -> Result<ModelConfig, Failure> {
     let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{} cannot be read", path.display()))
+        .with_context(|| format!("cannot read {}", path.display()))
         .input()?;
     ModelConfig::from_json(&text)
         .with_context(|| path.display().to_string())

@@ -19,7 +19,7 @@ use connito_engine::{
 };
 use serde::Serialize;
 
-use super::{SEED, batch, first_experts, report};
+use super::{BatchSize, SEED, batch, first_experts, fit, report};
 use crate::args::bench::ShardArguments;
 use crate::cores::threads;
 use crate::exit::{Blame, Failure};
@@ -49,6 +49,7 @@ pub(super) fn run(arguments: &ShardArguments) -> Result<(), Failure> {
         .environment()?;
     let shard = Shard::new(config, arguments);
     let mut result = shard.result();
+    fit::check(&result.account, shard.batch)?;
     shard
         .train(usize::from(arguments.steps), &mut result)
         .environment()?;
@@ -96,7 +97,7 @@ struct Shard {
     config: ModelConfig,
     holding: Holding,
     routing: Routing,
-    sequences: Vec<Vec<u32>>,
+    batch: BatchSize,
     threads: usize,
     /// Of every MoE layer.
     experts: u64,
@@ -105,9 +106,11 @@ struct Shard {
 impl Shard {
     fn new(config: ModelConfig, arguments: &ShardArguments) -> Self {
         let experts = first_experts(&config, usize::from(arguments.experts));
-        let (sequences, length) = (usize::from(arguments.batch), arguments.seq as usize);
         Self {
-            sequences: batch(config.vocab_size, sequences, length),
+            batch: BatchSize {
+                sequences: usize::from(arguments.batch),
+                length: arguments.seq as usize,
+            },
             holding: Holding {
                 residency: Residency::Slice(experts.clone()),
                 trainable: TrainableSet::experts(experts.clone()),
@@ -126,7 +129,7 @@ impl Shard {
             &self.config,
             &self.holding,
             StepSize {
-                tokens: self.sequences.iter().map(Vec::len).sum(),
+                tokens: self.batch.tokens(),
                 threads: self.threads,
             },
         );
@@ -157,7 +160,8 @@ impl Shard {
         let (trainable, adamw) = (self.holding.trainable.clone(), AdamW::default());
         let mut trainer = Trainer::new(&model, trainable, &self.routing, adamw, PLAN)?;
         eprintln!("generated in {:.1} s", begun.elapsed().as_secs_f64());
-        let sequences: Vec<&[u32]> = self.sequences.iter().map(Vec::as_slice).collect();
+        let sequences = batch(self.config.vocab_size, self.batch);
+        let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
         for step in 1..=steps {
             let begun = Instant::now();
             let report = trainer.step(&mut model, &sequences, LEARNING_RATE)?;

@@ -4,14 +4,16 @@
 //! here, so that a message names the file; ids are held against the vocabulary by the engine, which has
 //! to do it anyway.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use connito_engine::model::Residency;
 use connito_engine::routing::{ExpertMap, RoutingError};
 use connito_engine::{ModelConfig, Routing};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::args::inspect::RoutingMode;
 use crate::exit::{Blame, Failure};
@@ -43,8 +45,9 @@ pub(super) struct Experts {
 
 impl Experts {
     pub(super) fn read(path: &Path) -> Result<Self, Failure> {
+        let Listed(map) = json(path)?;
         Ok(Self {
-            map: json(path)?,
+            map,
             file: path.display().to_string(),
         })
     }
@@ -61,6 +64,41 @@ impl Experts {
             return Err(error).with_context(|| self.file.clone()).input();
         }
         Ok(())
+    }
+}
+
+/// Experts by layer as a file lists them. Nothing is listed twice: of two lists for one layer, a map that
+/// is read in the ordinary way would keep the last without a word.
+struct Listed(ExpertMap);
+
+impl<'de> Deserialize<'de> for Listed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ListedVisitor).map(Self)
+    }
+}
+
+struct ListedVisitor;
+
+impl<'de> Visitor<'de> for ListedVisitor {
+    type Value = ExpertMap;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map from layers to experts")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut lists: A) -> Result<ExpertMap, A::Error> {
+        let mut map = ExpertMap::new();
+        while let Some((layer, experts)) = lists.next_entry::<usize, Vec<usize>>()? {
+            let mut seen = BTreeSet::new();
+            if let Some(expert) = experts.iter().find(|&&expert| !seen.insert(expert)) {
+                let twice = format!("expert {expert} of layer {layer} is listed twice");
+                return Err(A::Error::custom(twice));
+            }
+            if map.insert(layer, experts).is_some() {
+                return Err(A::Error::custom(format!("layer {layer} is listed twice")));
+            }
+        }
+        Ok(map)
     }
 }
 
@@ -136,7 +174,7 @@ fn union(trained: &ExpertMap, kept: &ExpertMap) -> ExpertMap {
 
 fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{} cannot be read", path.display()))
+        .with_context(|| format!("cannot read {}", path.display()))
         .input()?;
     serde_json::from_str(&text)
         .with_context(|| path.display().to_string())

@@ -63,7 +63,7 @@ pub(crate) fn write_heldout(path: &Path, heldout: &Heldout) -> Result<(), Failur
         }
     }
     std::fs::write(path, text)
-        .with_context(|| format!("{} cannot be written", path.display()))
+        .with_context(|| format!("cannot write {}", path.display()))
         .environment()
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn write_model(
     let tokenizer = store.read(task.model.tokenizer).environment()?;
     let path = folder.join("tokenizer.json");
     std::fs::write(&path, tokenizer)
-        .with_context(|| format!("{} cannot be written", path.display()))
+        .with_context(|| format!("cannot write {}", path.display()))
         .environment()
 }
 

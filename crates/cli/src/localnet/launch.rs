@@ -187,7 +187,7 @@ impl Supervisor {
     }
 
     fn start(&self) -> Result<Child, Failure> {
-        let refused = || format!("{} cannot be written", self.log.display());
+        let refused = || format!("cannot write {}", self.log.display());
         if let Some(folder) = self.log.parent() {
             std::fs::create_dir_all(folder)
                 .with_context(refused)

@@ -254,6 +254,6 @@ fn write_config(path: &Path, config: &impl serde::Serialize) -> Result<(), Failu
             .environment()?;
     }
     std::fs::write(path, text)
-        .with_context(|| format!("{} cannot be written", path.display()))
+        .with_context(|| format!("cannot write {}", path.display()))
         .environment()
 }

@@ -1,6 +1,8 @@
 //! What `bench engine` reports: the peak that a memory plan predicts against the one of the process.
 
 use std::collections::BTreeSet;
+#[cfg(target_os = "linux")]
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -156,4 +158,56 @@ fn training_lowers_the_loss_of_the_repeated_batch_and_evaluating_does_not() {
     assert_eq!(evaluated["loss_first"], evaluated["loss_last"]);
     let difference = number(&evaluated["loss_first"]) - number(&trained["loss_first"]);
     assert!(difference.abs() < 1e-5, "{evaluated}");
+}
+
+/// What should happen: an answer at once, of the environment's code, with both numbers.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_the_machine_has_no_memory_for_is_refused_before_any_is_taken() {
+    let mut large = deepseek();
+    for (key, size) in [
+        ("hidden_size", 16384),
+        ("moe_intermediate_size", 16384),
+        ("n_routed_experts", 4096),
+    ] {
+        large[key] = size.into();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("large.json"), large.to_string()).unwrap();
+    for arguments in [
+        "bench engine --config large.json",
+        "bench engine --config large.json --mode forward",
+        "bench shard --seq 163840 --batch 65535",
+    ] {
+        let output = connito(arguments.split(' '))
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{arguments}: {told}");
+        assert_eq!(told.lines().count(), 1, "{arguments}: {told}");
+        assert!(told.contains("B of memory, the machine has "), "{told}");
+    }
+}
+
+/// Address space for the program, but not for a thousand stacks.
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_that_cannot_be_started_are_the_environments_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), deepseek().to_string()).unwrap();
+    let program = env!("CARGO_BIN_EXE_connito");
+    let bench = "bench engine --config config.json --threads 1024";
+    let output = Command::new("sh")
+        .args([
+            "-c",
+            &format!("ulimit -v 1000000 && exec {program} {bench}"),
+        ])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    let last = told.lines().last().unwrap();
+    assert!(last.contains("1024 threads"), "{told}");
 }

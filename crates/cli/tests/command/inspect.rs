@@ -1,7 +1,9 @@
 //! What `inspect` writes, against the engine asked directly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use connito_engine::config::MixtureConfig;
 use connito_engine::{
@@ -67,6 +69,11 @@ impl Ground {
 
     /// What a command line that is split at spaces writes.
     fn inspected(&self, arguments: &str) -> BTreeMap<String, Tensor> {
+        self.run(arguments);
+        read(&self.path("out.safetensors"))
+    }
+
+    fn run(&self, arguments: &str) -> Output {
         let arguments = format!("inspect {arguments} --ids ids.json --out out.safetensors");
         let output = connito(arguments.split(' '))
             .current_dir(self.folder.path())
@@ -74,7 +81,7 @@ impl Ground {
             .unwrap();
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments}: {complaint}");
-        read(&self.path("out.safetensors"))
+        output
     }
 
     /// What the engine says of the same.
@@ -235,4 +242,53 @@ fn gradients_of_a_fused_checkpoint_are_fused_alike() {
     }
     expected.insert("loss".to_owned(), of_each["loss"].clone());
     assert_eq!(inspected, expected);
+}
+
+/// What should happen: the file replaces an earlier one, others may read it, and nothing else is left.
+#[test]
+fn a_result_is_a_file_like_any_other_and_the_only_one() {
+    let ground = Ground::new();
+    let names = || {
+        let entries = std::fs::read_dir(ground.folder.path()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect()
+    };
+    std::fs::write(ground.path("out.safetensors"), "an earlier result").unwrap();
+    let before: BTreeSet<_> = names();
+    assert!(
+        ground
+            .inspected("logits --model model")
+            .contains_key("logits")
+    );
+    assert_eq!(before, names());
+    let mode = |name: &str| {
+        let metadata = std::fs::metadata(ground.path(name)).unwrap();
+        metadata.permissions().mode()
+    };
+    assert_eq!(mode("out.safetensors"), mode("ids.json"));
+}
+
+/// What should happen: the result is written, for it is what was asked for, and one line says which
+/// sequence or tensor is the first to blame.
+#[test]
+fn results_that_are_not_finite_are_written_with_a_warning() {
+    let ground = Ground::new();
+    let path = ground.path("model/model.safetensors");
+    let mut stored = read(&path);
+    // Only the second sequence has this id.
+    let table = stored.get_mut("model.embed_tokens.weight").unwrap();
+    table.values[21 * 16] = f32::NAN;
+    write(&path, &stored);
+    for (what, blamed) in [
+        ("logits", "logits of sequence 1"),
+        ("grads --experts experts.json", "tensor loss"),
+    ] {
+        let output = ground.run(&format!("{what} --model model"));
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(told.contains(blamed), "{told}");
+        assert!(told.contains("out.safetensors"), "{told}");
+        let name = what.split(' ').next().unwrap().replace("grads", "loss");
+        let written = read(&ground.path("out.safetensors"));
+        assert!(written[&name].values.iter().any(|value| value.is_nan()));
+    }
 }

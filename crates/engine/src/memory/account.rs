@@ -325,7 +325,7 @@ impl<'a> TokenFloats<'a> {
             AttentionConfig::Latent { .. } => heads * (2 * keys + values),
             AttentionConfig::Grouped { key_heads, .. } => (heads + key_heads) * (keys + values) / 2,
         };
-        (4 * hidden + visited + shared + attention) as u64
+        (10 * hidden + visited + shared + attention) as u64
     }
 }
 

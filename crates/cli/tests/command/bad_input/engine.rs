@@ -1,5 +1,8 @@
 //! Input of `inspect` and `bench` that cannot be used.
 
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+
 use super::{Ground, Row, replaced, row};
 
 /// Rows of `inspect logits` and `inspect grads` with the same files, and what both should name.
@@ -12,7 +15,9 @@ fn both(options: &str, names: &[&'static str]) -> [Row; 2] {
             ("--experts", "experts.json"),
             ("--out", "out.safetensors"),
         ] {
-            if !options.contains(option) {
+            // Experts mean nothing to logits of all of them.
+            let meant = option != "--experts" || what == "grads" || options.contains("--routing");
+            if meant && !options.contains(option) {
                 arguments = format!("{arguments} {option} {default}");
             }
         }
@@ -118,19 +123,84 @@ fn experts_and_routings_that_do_not_fit_the_model_are_named() {
         2,
         &["masked", "--experts"],
     ));
+    rows.push(row(
+        "inspect logits --model model --ids ids.json --experts experts.json --out out.safetensors",
+        2,
+        &["classic", "--experts", "experts.json"],
+    ));
     ground.check(&rows);
+}
+
+/// What should not happen: that the last of two lists counts without a word.
+#[test]
+fn layers_and_experts_that_are_listed_twice_are_named() {
+    let ground = ground();
+    ground.write("again.json", r#"{"1": [0], "1": [2]}"#);
+    ground.write("twins.json", r#"{"1": [0, 2, 0]}"#);
+    let again = ["again.json", "layer 1", "twice"];
+    let twins = ["twins.json", "layer 1", "expert 0", "twice"];
+    let rows = [
+        both("--routing masked --experts again.json", &again),
+        both("--routing masked --experts twins.json", &twins),
+        both("--routing fallback --kept again.json", &again),
+    ];
+    ground.check(&rows.into_iter().flatten().collect::<Vec<_>>());
 }
 
 #[test]
 fn models_and_places_for_results_that_cannot_be_used_are_named() {
     let ground = ground();
     let rows = [
-        both("--model absent", &["absent/config.json"]),
+        both("--model absent", &["cannot read absent/config.json"]),
         both("--model lacking", &["lacking", "experts.2.up_proj"]),
         both("--out nowhere/out.safetensors", &["nowhere"]),
         both("--out model", &["model"]),
     ];
     ground.check(&rows.into_iter().flatten().collect::<Vec<_>>());
+}
+
+/// What should not happen: that a result takes the place of what the command reads, of something that
+/// is no file, or of what a link points to.
+#[test]
+fn a_result_never_takes_the_place_of_anything_but_a_result() {
+    let ground = ground();
+    let at = |name: &str| ground.path(name);
+    ground.write("elsewhere.json", "[]");
+    symlink(at("elsewhere.json"), at("link.safetensors")).unwrap();
+    ground.write("store/weights", "a downloaded file");
+    symlink(at("store/weights"), at("model/extra.json")).unwrap();
+    let _socket = UnixListener::bind(at("socket")).unwrap();
+    let files = ["ids.json", "experts.json", "kept.json", "elsewhere.json"];
+    let files = [&files[..], &["store/weights", "model/model.safetensors"]].concat();
+    let read = || files.iter().map(|name| std::fs::read(at(name)).unwrap());
+    let before: Vec<Vec<u8>> = read().collect();
+    let kept = "--routing fallback --kept kept.json --out";
+    let rows = [
+        both("--out link.safetensors", &["link.safetensors", "regular"]),
+        both("--out socket", &["socket", "regular"]),
+        both("--out /dev/null", &["/dev/null", "regular"]),
+        both("--out ./ids.json", &["./ids.json", "--ids"]),
+        both(
+            &format!("{kept} model/../kept.json"),
+            &["kept.json", "--kept"],
+        ),
+        both(
+            &format!("{kept} experts.json"),
+            &["experts.json", "--experts"],
+        ),
+        both(
+            "--out model/model.safetensors",
+            &["model/model.safetensors", "--model"],
+        ),
+        both(
+            "--out model/new.safetensors",
+            &["model/new.safetensors", "--model"],
+        ),
+        both("--out store/weights", &["store/weights", "--model"]),
+    ];
+    ground.check(&rows.into_iter().flatten().collect::<Vec<_>>());
+    assert!(before.into_iter().eq(read()), "a file has changed");
+    assert!(!at("model/new.safetensors").exists());
 }
 
 #[test]
@@ -142,7 +212,7 @@ fn benchmarks_that_cannot_be_run_name_the_file_key_or_option() {
         row(&format!("bench engine --config {options}"), 2, names)
     };
     ground.check(&[
-        bench("absent.json", &["absent.json"]),
+        bench("absent.json", &["cannot read absent.json"]),
         bench("torn.json", &["torn.json", "line 1"]),
         bench("bare.json", &["bare.json", "key ", "is missing"]),
         bench(
