@@ -124,7 +124,11 @@ fn an_impossible_value_is_named_with_what_would_do() {
             ("decoder_sparse_step", json!(0), size),
             ("num_hidden_layers", json!(5000), "at most 4096"),
             ("mlp_only_layers", json!([0, 3]), layers),
-            ("rms_norm_eps", json!(-1.0), "a positive number of single precision"),
+            (
+                "rms_norm_eps",
+                json!(-1.0),
+                "a positive number of single precision",
+            ),
             ("rope_theta", json!(1), "a number above 1"),
             ("tie_word_embeddings", json!("yes"), "true or false"),
         ],
