@@ -48,7 +48,7 @@ pub enum EngineError {
     #[error("no sequences were given")]
     NoSequences,
     /// A sequence is too short to predict anything or longer than the model's positions.
-    #[error("sequence {index} has {length} tokens, expected {shortest} to {longest}")]
+    #[error("sequence {index} has {length} tokens, the model takes {shortest} to {longest}")]
     SequenceLength {
         /// Which sequence of the batch, from 0.
         index: usize,
