@@ -2,6 +2,11 @@
 
 pub(crate) mod bench;
 pub(crate) mod inspect;
+pub(crate) mod partition;
+pub(crate) mod plan;
+pub(crate) mod select;
+pub(crate) mod slice;
+pub(crate) mod train;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,6 +17,11 @@ use clap_complete::Shell;
 
 use bench::BenchCommand;
 use inspect::InspectCommand;
+use partition::{AssignArguments, PartitionArguments};
+use plan::PlanArguments;
+use select::{AffinityArguments, SelectArguments};
+use slice::{JoinArguments, SliceArguments};
+use train::TrainArguments;
 
 /// Train a Mixture-of-Experts model together with people you need not trust.
 #[derive(Debug, Parser)]
@@ -41,6 +51,22 @@ pub(crate) enum Command {
     Miner(RoleArguments),
     /// Make the small base model that `localnet` starts from
     Pretrain(PretrainArguments),
+    /// Say what a model and its training take: parameters, memory, bytes to upload, GPUs that fit
+    Plan(Box<PlanArguments>),
+    /// Divide a model's experts into groups
+    Partition(PartitionArguments),
+    /// Say which group each hotkey trains
+    Assign(AssignArguments),
+    /// Rank expert groups for a domain's text, before registering
+    Affinity(AffinityArguments),
+    /// Choose the experts that matter for a domain's text (ESFT)
+    Select(SelectArguments),
+    /// Write the part of a checkpoint that a miner of a group needs
+    Slice(SliceArguments),
+    /// Put trained slices back into the whole checkpoint
+    Join(JoinArguments),
+    /// Fine-tune a few experts on this machine, outside any network
+    Train(TrainArguments),
     /// Run a role machine again from its journal; fails if any effect differs
     Replay(ReplayArguments),
     /// Compute a checkpoint's logits or gradients, for comparison with another framework

@@ -1,7 +1,9 @@
 //! The `connito` command: parse, wire things together, and end with a code that means something.
 #![forbid(unsafe_code)]
 
+mod affinity;
 mod args;
+mod assign;
 mod base;
 mod bench;
 mod cache;
@@ -9,12 +11,19 @@ mod config;
 mod cores;
 mod corpus;
 mod exit;
+mod grouping;
 mod inspect;
+mod join;
 mod localnet;
 mod output;
+mod partition;
+mod plan;
 mod pretrain;
 mod replay;
 mod roles;
+mod select;
+mod slice;
+mod train;
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -50,6 +59,14 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Validator(arguments) => on_runtime(participant(Kind::Validator, arguments)),
         Command::Miner(arguments) => on_runtime(participant(Kind::Miner, arguments)),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Partition(arguments) => partition::run(&arguments),
+        Command::Assign(arguments) => assign::run(&arguments),
+        Command::Affinity(arguments) => affinity::run(&arguments),
+        Command::Select(arguments) => select::run(&arguments),
+        Command::Slice(arguments) => slice::run(&arguments),
+        Command::Join(arguments) => join::run(&arguments),
+        Command::Train(arguments) => train::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Inspect(command) => inspect::run(&command),
         Command::Bench(command) => bench::run(&command),

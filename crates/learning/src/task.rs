@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use connito_engine::config::Family;
 use connito_engine::data::documents::TokenDocuments;
+use connito_engine::routing::ExpertMap;
 use connito_engine::{Model, ModelConfig, Tensor, expert_parameter_names, parse_expert_name};
 use connito_protocol::ids::{BlobId, Block, Cycle, GroupId, Netuid, StateId};
 use connito_protocol::manifest::{
@@ -112,6 +113,26 @@ fn names_of(family: Family) -> fn(usize, usize) -> Vec<String> {
         Family::Olmoe => names!(Olmoe),
         Family::Mixtral => names!(Mixtral),
     }
+}
+
+/// The experts of a group, layer by layer, as its parameter keys name them.
+#[must_use]
+pub fn experts_of(mapping: &ExpertMapping) -> ExpertMap {
+    let mut experts = ExpertMap::new();
+    for (layer, expert) in mapping
+        .param_keys
+        .iter()
+        .filter_map(|key| parse_expert_name(key))
+    {
+        let listed = experts.entry(layer).or_default();
+        if !listed.contains(&expert) {
+            listed.push(expert);
+        }
+    }
+    experts
+        .values_mut()
+        .for_each(|listed| listed.sort_unstable());
+    experts
 }
 
 /// The tensors of a group.
