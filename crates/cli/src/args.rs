@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use bench::BenchCommand;
-use inspect::InspectCommand;
+use inspect::{InspectCommand, RoutingMode};
 use partition::{AssignArguments, PartitionArguments};
 use plan::PlanArguments;
 use select::{AffinityArguments, SelectArguments};
@@ -99,6 +99,8 @@ pub(crate) struct LocalnetArguments {
     pub(crate) groups: Option<u16>,
     #[command(flatten)]
     pub(crate) text: TextArguments,
+    #[command(flatten)]
+    pub(crate) training: TrainingRules,
     /// Start from this Hugging Face folder (config.json, *.safetensors, tokenizer.json)
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
@@ -120,6 +122,23 @@ pub(crate) struct LocalnetArguments {
     /// Port of the chain; the owner gets the next one, validators the ones after [default: 0, any free ones]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub(crate) port: u16,
+}
+
+/// How the miners of a rehearsal train, where it differs from the default rules.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TrainingRules {
+    /// Train a group's best experts of each layer until they hold this share of its token score
+    #[arg(long, value_name = "P", conflicts_with = "top_k")]
+    pub(crate) top_p: Option<f64>,
+    /// Train this many of a group's experts in each layer
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<u32>,
+    /// Which experts tokens visit while a miner trains [default: classic]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) routing: Option<RoutingMode>,
+    /// Frozen experts of a layer that frozen-kept and fallback keep routable
+    #[arg(long, value_name = "N")]
+    pub(crate) kept: Option<u32>,
 }
 
 /// Where text comes from.

@@ -83,6 +83,7 @@ async fn rehearse(arguments: &LocalnetArguments, screen: &mut Screen) -> Result<
     check_folder(&arguments.out)?;
     let ports = plan::ports(arguments.port, 2 + arguments.validators)?;
     let groups = groups(arguments)?;
+    plan::rules(DEFAULT_BLOCK_TIME, &arguments.training)?;
     let data = absolute(&arguments.text.data)?;
     let sources = data.iter().chain(&arguments.model);
     for source in sources {
@@ -96,12 +97,14 @@ async fn rehearse(arguments: &LocalnetArguments, screen: &mut Screen) -> Result<
         ),
         None => tokio::task::block_in_place(|| Base::for_corpus(&corpus, arguments.seed, screen))?,
     };
-    enough_experts(groups, base.model.config())?;
+    enough_experts(arguments, groups, base.model.config())?;
     let block_time = match arguments.block_time {
         Some(time) => time.0,
         None => tokio::task::block_in_place(|| pace(arguments, (&base, groups), &corpus))?,
     };
-    let length = plan::rules(block_time).scoring.sequence_length as usize;
+    let length = plan::rules(block_time, &arguments.training)?
+        .scoring
+        .sequence_length as usize;
     let heldout = corpus
         .heldout(&base.tokenizer, (length, HELDOUT_DOCUMENTS))
         .input()?;
@@ -297,14 +300,24 @@ fn groups(arguments: &LocalnetArguments) -> Result<u16, Failure> {
     Ok(groups)
 }
 
-fn enough_experts(groups: u16, config: &ModelConfig) -> Result<(), Failure> {
-    if usize::from(groups) <= config.mixture.experts {
-        return Ok(());
+fn enough_experts(
+    arguments: &LocalnetArguments,
+    groups: u16,
+    config: &ModelConfig,
+) -> Result<(), Failure> {
+    let experts = config.mixture.experts;
+    let smallest = experts / usize::from(groups);
+    if smallest == 0 {
+        return Err(Failure::Input(anyhow!(
+            "{groups} groups cannot share {experts} experts"
+        )));
     }
-    Err(Failure::Input(anyhow!(
-        "{groups} groups cannot share {} experts",
-        config.mixture.experts
-    )))
+    match arguments.training.top_k {
+        Some(wanted) if wanted as usize > smallest => Err(Failure::Input(anyhow!(
+            "--top-k {wanted} is more than the {smallest} experts that a group has in each layer"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 const BUILTIN_DOMAINS: usize = connito_engine::data::builtin::BuiltinDomain::ALL.len();

@@ -4,10 +4,12 @@
 //! train; it never sees a layer. Calls are synchronous and made from one thread.
 
 use connito_engine::data::documents::TokenDocuments;
+use connito_engine::routing::ExpertMap;
 use connito_protocol::partition::ExpertMapping;
 use connito_protocol::rules::InnerRules;
 use connito_protocol::scoring::SequenceLoss;
 
+use crate::selection::{Score, Scores};
 use crate::shard::{Layout, Shard};
 
 /// Why a backend could not do what it was asked. One sentence for people.
@@ -28,6 +30,12 @@ pub trait Backend: Send {
     /// # Errors
     /// The mapping names a tensor that the model does not have.
     fn layout(&self, mapping: &ExpertMapping) -> Result<Layout, BackendError>;
+
+    /// A group's experts, layer by layer.
+    ///
+    /// # Errors
+    /// The mapping is not one of this model.
+    fn experts(&self, mapping: &ExpertMapping) -> Result<ExpertMap, BackendError>;
 
     /// Puts a group's tensors in place of the ones before.
     ///
@@ -55,16 +63,36 @@ pub trait Backend: Send {
     /// A sequence does not fit the model.
     fn losses(&mut self, sequences: &[&[u32]]) -> Result<Vec<SequenceLoss>, BackendError>;
 
-    /// Trains a group's experts from what is installed and gives their new values. `go_on` is asked
-    /// before every step.
+    /// What every expert is worth to sequences, by where their tokens go.
     ///
     /// # Errors
-    /// The documents or the mapping do not fit the model.
+    /// A sequence or a listed expert does not fit the model.
+    fn scores(
+        &mut self,
+        sequences: &[&[u32]],
+        visited: Visited<'_>,
+        score: Score,
+    ) -> Result<Scores, BackendError>;
+
+    /// Trains experts from what is installed and gives their new values, of these experts alone. `go_on`
+    /// is asked before every step.
+    ///
+    /// # Errors
+    /// The documents or the experts do not fit the model.
     fn train(
         &mut self,
         plan: &TrainingPlan<'_>,
         go_on: &dyn Fn() -> bool,
     ) -> Result<TrainedShard, BackendError>;
+}
+
+/// Where tokens may go.
+#[derive(Debug, Clone, Copy)]
+pub enum Visited<'a> {
+    /// Natural routing: everything has to be installed.
+    AllExperts,
+    /// To these experts alone.
+    Only(&'a ExpertMap),
 }
 
 /// The parts of a model that no update changes.
@@ -81,20 +109,22 @@ pub struct FixedParts<'a> {
 /// What to train on, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct TrainingPlan<'a> {
-    /// The group.
-    pub mapping: &'a ExpertMapping,
-    /// Its text.
-    pub documents: &'a TokenDocuments,
-    /// Steps, batch and rate.
+    /// The experts to train.
+    pub experts: &'a ExpertMap,
+    /// Frozen experts that stay routable, where the rules' routing keeps any; none of them is trained.
+    pub kept: &'a ExpertMap,
+    /// The text, one entry a domain.
+    pub domains: &'a [TokenDocuments],
+    /// Steps, batch, rate and routing.
     pub rules: &'a InnerRules,
     /// Order of the data.
     pub seed: u64,
 }
 
-/// A group's tensors after training.
+/// Trained experts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainedShard {
-    /// The tensors.
+    /// Their tensors.
     pub shard: Shard,
     /// Steps taken.
     pub steps: u32,

@@ -4,20 +4,21 @@
 //! installing a shard packs that shard's experts and touches nothing else, so that scoring many updates
 //! against one base costs little more than their forward passes. Knows no groups, states or jobs.
 
-use std::collections::BTreeMap;
-
 use connito_engine::data::documents::{Batches, Limits, TokenDocuments};
 use connito_engine::device::{Cpu, Device};
+use connito_engine::routing::ExpertMap;
 use connito_engine::{
     AdamW, EngineError, Holding, MemoryPlan, Model, ModelConfig, Routing, TrainableSet, Trainer,
-    parse_expert_name,
+    expert_parameter_names, parse_expert_name,
 };
 use connito_protocol::partition::ExpertMapping;
 use connito_protocol::rules::{InnerRules, TrainingRouting};
 use connito_protocol::scoring::SequenceLoss;
 
-use crate::backend::{Backend, BackendError, FixedParts, TrainedShard, TrainingPlan};
+use crate::backend::{Backend, BackendError, FixedParts, TrainedShard, TrainingPlan, Visited};
+use crate::selection::{Score, ScoreSummary, Scores};
 use crate::shard::{Layout, Shard};
+use crate::task::experts_of;
 use crate::wire;
 
 /// A model of the engine, on a fixed number of threads.
@@ -133,6 +134,29 @@ impl Backend for EngineBackend {
         Ok(losses.into_iter().map(plain).collect())
     }
 
+    fn experts(&self, mapping: &ExpertMapping) -> Result<ExpertMap, BackendError> {
+        Ok(experts_of(mapping))
+    }
+
+    fn scores(
+        &mut self,
+        sequences: &[&[u32]],
+        visited: Visited<'_>,
+        score: Score,
+    ) -> Result<Scores, BackendError> {
+        let routing = match visited {
+            Visited::AllExperts => Routing::Classic,
+            Visited::Only(experts) => Routing::Masked {
+                experts: experts.clone(),
+            },
+        };
+        let model = &self.opened()?.model;
+        let visits = model.routing_statistics(sequences, &routing);
+        let visits = visits.map_err(|error| told("expert scores", &error))?;
+        let summary = ScoreSummary::of(&visits).map_err(|error| told("expert scores", &error))?;
+        Ok(summary.scores(score).clone())
+    }
+
     fn train(
         &mut self,
         plan: &TrainingPlan<'_>,
@@ -141,11 +165,15 @@ impl Backend for EngineBackend {
         let model = &mut self.opened_mut()?.model;
         let mut progress =
             train_experts(model, plan, go_on).map_err(|error| told("training", &error))?;
-        for key in &plan.mapping.param_keys {
-            let tensor = model
-                .tensor(key)
-                .ok_or_else(|| BackendError(format!("the model has no tensor {key}")))?;
-            progress.shard.0.insert(key.clone(), tensor);
+        let family = model.config().family;
+        for (layer, experts) in plan.experts {
+            let names = experts.iter();
+            for key in names.flat_map(|expert| expert_parameter_names(family, *layer, *expert)) {
+                let tensor = model
+                    .tensor(&key)
+                    .ok_or_else(|| BackendError(format!("the model has no tensor {key}")))?;
+                progress.shard.0.insert(key, tensor);
+            }
         }
         Ok(progress)
     }
@@ -164,23 +192,16 @@ fn train_experts(
     plan: &TrainingPlan<'_>,
     go_on: &dyn Fn() -> bool,
 ) -> Result<TrainedShard, EngineError> {
-    let experts: BTreeMap<usize, Vec<usize>> = plan
-        .mapping
-        .layer_indices
+    let trainable = TrainableSet::experts(plan.experts.clone());
+    let routing = training_routing(plan);
+    let mut documents = TokenDocuments::default();
+    plan.domains
         .iter()
-        .map(|layer| (*layer, plan.mapping.expert_indices.clone()))
-        .collect();
-    let routing = match plan.rules.routing {
-        TrainingRouting::Classic => Routing::Classic,
-        TrainingRouting::Masked => Routing::Masked {
-            experts: experts.clone(),
-        },
-    };
-    let trainable = TrainableSet::experts(experts);
+        .for_each(|domain| documents.append(domain));
     let (optimizer, memory) = (AdamW::default(), MemoryPlan::default());
     let mut trainer = Trainer::new(model, trainable, &routing, optimizer, memory)?;
     let batch = plan.rules.batch_sequences as usize;
-    let mut batches = Batches::new(plan.documents.len(), batch, plan.seed);
+    let mut batches = Batches::new(documents.len(), batch, plan.seed);
     let mut progress = TrainedShard {
         shard: Shard::default(),
         steps: 0,
@@ -190,7 +211,7 @@ fn train_experts(
     };
     while progress.steps < plan.rules.steps && go_on() {
         let Some(picks) = batches.next() else { break };
-        let sequences = plan.documents.select(&picks);
+        let sequences = documents.select(&picks);
         let rate = learning_rate(progress.steps, plan.rules);
         let report = trainer.step(model, &sequences, rate)?;
         if progress.steps == 0 {
@@ -204,6 +225,17 @@ fn train_experts(
             .sum::<u64>();
     }
     Ok(progress)
+}
+
+/// Which experts a forward pass of training chooses from.
+fn training_routing(plan: &TrainingPlan<'_>) -> Routing {
+    let (trained, kept) = (plan.experts.clone(), plan.kept.clone());
+    match plan.rules.routing {
+        TrainingRouting::Classic => Routing::Classic,
+        TrainingRouting::Masked => Routing::Masked { experts: trained },
+        TrainingRouting::FrozenKept => Routing::FrozenKept { trained, kept },
+        TrainingRouting::Fallback => Routing::Fallback { trained, kept },
+    }
 }
 
 /// A short warm-up, for AdamW's moments start empty, then down to zero in a straight line: what is

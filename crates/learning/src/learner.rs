@@ -1,4 +1,5 @@
-//! The tensor work of every role: train, score, merge (P-17 to P-24, P-30 to P-32).
+//! The tensor work of every role: train (`learner/training.rs`), score, merge (P-17 to P-24, P-30 to
+//! P-32).
 //!
 //! Inputs are a job, which only names things, and the blob store, which holds them. Outputs are blobs
 //! and numbers. A learner keeps the last state that it loaded, so that a cycle's jobs do not read it
@@ -6,23 +7,25 @@
 //! before: many updates of one group are scored without installing the base in between. It knows no
 //! chain, no clock and no peer; "now" is a block that it is told.
 
+mod training;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use connito_engine::data::documents::TokenDocuments;
 use connito_protocol::ids::{BlobId, Block, GroupId, Seed, StateId};
 use connito_protocol::job::{
-    Candidate, Finding, Job, MergeJob, Merged, Outcome, ScoreJob, TrainJob, Trained, Weighted,
+    Candidate, Finding, Job, MergeJob, Merged, Outcome, ScoreJob, Weighted,
 };
 use connito_protocol::manifest::{Document, Domain, GroupState, StateManifest, TaskManifest};
-use connito_protocol::partition::ExpertMapping;
 use connito_protocol::reason::ReasonCode;
-use connito_protocol::rules::{Codec, TrainingRouting};
+use connito_protocol::rules::Codec;
 use connito_protocol::scoring::{self, SequenceLoss, Unmeasured, mean_loss};
 
 use crate::aggregate::{Accepted, Outer, damped, outer_step, reference_norm};
-use crate::backend::{Backend, BackendError, FixedParts, TrainingPlan};
+use crate::backend::{Backend, BackendError, FixedParts};
 use crate::copies::{Examined, Originals};
+use crate::selection::SelectionError;
 use crate::shard::{Layout, Shard};
 use crate::store::{BlobStore, StoreError};
 use crate::update;
@@ -45,9 +48,6 @@ pub enum Conduct {
     /// Reversed and enlarged: a rehearsal of a damaging miner.
     Damaging,
 }
-
-/// How much larger than the honest one, and in the opposite direction, a damaging update is.
-const DAMAGE: f32 = -3.0;
 
 /// A learner over any blob store and any backend.
 #[derive(Debug)]
@@ -93,6 +93,10 @@ enum JobError {
     UnknownGroup(GroupId),
     #[error("the window closed at block {0} before the work was done")]
     OutOfTime(Block),
+    #[error("the sample of training text visits no expert of group {0}")]
+    NothingSelected(GroupId),
+    #[error("experts cannot be selected")]
+    Selection(#[from] SelectionError),
     #[error("the loss of state {0} is not finite, so nothing can be compared with it")]
     NoBaseline(StateId),
 }
@@ -236,76 +240,6 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
                 Ok(unknown.insert(documents))
             }
         }
-    }
-
-    fn train(&mut self, job: &TrainJob, head: &dyn Fn() -> Block) -> Result<Outcome, JobError> {
-        self.load_task(job.task)?;
-        let rules = self.manifest().rules.inner;
-        let only = match rules.routing {
-            TrainingRouting::Classic => None,
-            TrainingRouting::Masked => Some(job.group),
-        };
-        self.load(job.task, job.state, only)?;
-        let (mapping, documents) = self.training_text(job.group)?;
-        let plan = TrainingPlan {
-            mapping: &mapping,
-            documents: &documents,
-            rules: &rules,
-            seed: first_word(&job.seed),
-        };
-        self.displaced.insert(job.group);
-        let trained = self.backend.train(&plan, &|| head() < job.stop_at)?;
-        if trained.steps == 0 {
-            return Err(JobError::OutOfTime(job.stop_at));
-        }
-        let mut update = trained.shard.difference(self.base(job.group)?);
-        if self.conduct == Conduct::Damaging {
-            damage(&mut update);
-        }
-        let bytes = wire::encode(&update, rules.codec);
-        Ok(Outcome::Trained(Trained {
-            cycle: job.cycle,
-            update: self.store.write(&bytes)?,
-            bytes: bytes.len() as u64,
-            steps: trained.steps,
-            tokens: trained.tokens,
-            loss_first: trained.loss_first,
-            loss_last: trained.loss_last,
-        }))
-    }
-
-    /// A group's mapping and its text: all of its own domains, and as much of the others as the rules
-    /// ask for, evenly.
-    fn training_text(
-        &mut self,
-        group: GroupId,
-    ) -> Result<(ExpertMapping, TokenDocuments), JobError> {
-        let manifest = self.manifest();
-        let share = manifest.rules.own_share;
-        let mapping = manifest
-            .groups
-            .iter()
-            .find(|mapping| mapping.group_id == group);
-        let mapping = mapping.ok_or(JobError::UnknownGroup(group))?.clone();
-        let (own, others): (Vec<&Domain>, Vec<&Domain>) = manifest
-            .domains
-            .iter()
-            .partition(|domain| domain.group == group);
-        let own: Vec<BlobId> = own.into_iter().map(|domain| domain.training).collect();
-        let others: Vec<BlobId> = others.into_iter().map(|domain| domain.training).collect();
-        let mut text = TokenDocuments::default();
-        for blob in own {
-            text.append(self.documents(blob)?);
-        }
-        let wanted = text.len() as f64 * (1.0 - share) / share;
-        let each = (wanted / others.len().max(1) as f64).round() as usize;
-        for blob in others {
-            let documents = self.documents(blob)?;
-            let some: Vec<usize> = (0..each.min(documents.len())).collect();
-            let some = TokenDocuments::from_sequences(documents.select(&some));
-            text.append(&some.map_err(|fault| BackendError(fault.to_string()))?);
-        }
-        Ok((mapping, text))
     }
 
     fn score(&mut self, job: &ScoreJob, head: &dyn Fn() -> Block) -> Result<Outcome, JobError> {
@@ -576,21 +510,10 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
     }
 }
 
-fn damage(update: &mut Shard) {
-    let values = update.0.values_mut().flat_map(|tensor| &mut tensor.values);
-    values.for_each(|value| *value *= DAMAGE);
-}
-
 fn unusable(what: &'static str, id: BlobId, error: &dyn std::error::Error) -> JobError {
     JobError::Unusable {
         what,
         id,
         detail: error.to_string(),
     }
-}
-
-fn first_word(seed: &Seed) -> u64 {
-    let mut word = [0; 8];
-    word.copy_from_slice(&seed.0[..8]);
-    u64::from_le_bytes(word)
 }

@@ -17,6 +17,7 @@ pub mod backend;
 mod copies;
 pub mod engine_backend;
 pub mod learner;
+pub mod selection;
 pub mod shard;
 pub mod store;
 pub mod task;

@@ -8,11 +8,13 @@
 
 use connito_engine::Tensor;
 use connito_engine::data::documents::{Limits, TokenDocuments};
+use connito_engine::routing::ExpertMap;
 use connito_protocol::partition::ExpertMapping;
 use connito_protocol::scoring::SequenceLoss;
 
-use crate::backend::{Backend, BackendError, FixedParts, TrainedShard, TrainingPlan};
+use crate::backend::{Backend, BackendError, FixedParts, TrainedShard, TrainingPlan, Visited};
 use crate::learner::StateLearner;
+use crate::selection::{Score, Scores};
 use crate::shard::{Layout, Shard};
 
 /// The learner that protocol tests run on.
@@ -28,6 +30,15 @@ pub const VOCABULARY: usize = 1 << 16;
 #[must_use]
 pub fn expert_names(layer: usize, expert: usize) -> Vec<String> {
     vec![format!("toy.layers.{layer}.experts.{expert}.all.weight")]
+}
+
+/// The inverse of [`expert_names`].
+fn layer_and_expert(name: &str) -> Option<(usize, usize)> {
+    let (layer, expert) = name
+        .strip_prefix("toy.layers.")?
+        .strip_suffix(".all.weight")?
+        .split_once(".experts.")?;
+    Some((layer.parse().ok()?, expert.parse().ok()?))
 }
 
 /// The toy model.
@@ -87,19 +98,53 @@ impl Backend for ToyBackend {
         Ok(sequences.iter().map(loss).collect())
     }
 
+    fn experts(&self, mapping: &ExpertMapping) -> Result<ExpertMap, BackendError> {
+        let of_layer = |layer: &usize| (*layer, mapping.expert_indices.clone());
+        Ok(mapping.layer_indices.iter().map(of_layer).collect())
+    }
+
+    /// Every token visits every expert that is installed.
+    fn scores(
+        &mut self,
+        _sequences: &[&[u32]],
+        _visited: Visited<'_>,
+        _score: Score,
+    ) -> Result<Scores, BackendError> {
+        let mut experts = ExpertMap::new();
+        for name in self.parameters.0.keys() {
+            if let Some((layer, expert)) = layer_and_expert(name) {
+                experts.entry(layer).or_default().push(expert);
+            }
+        }
+        let row = |experts: Vec<usize>| {
+            let count = experts.iter().max().map_or(0, |last| last + 1);
+            vec![1.0 / count as f64; count]
+        };
+        let rows = experts.into_iter().map(|(layer, ids)| (layer, row(ids)));
+        Scores::new(rows.collect()).map_err(|error| BackendError(error.to_string()))
+    }
+
     fn train(
         &mut self,
         plan: &TrainingPlan<'_>,
         go_on: &dyn Fn() -> bool,
     ) -> Result<TrainedShard, BackendError> {
-        let keys = &plan.mapping.param_keys;
+        let experts = plan.experts.iter();
+        let pairs = experts.flat_map(|(layer, experts)| experts.iter().map(|id| (*layer, *id)));
+        let keys: Vec<String> = pairs
+            .flat_map(|(layer, expert)| expert_names(layer, expert))
+            .collect();
+        let mut documents = TokenDocuments::default();
+        plan.domains
+            .iter()
+            .for_each(|domain| documents.append(domain));
         let (mut steps, mut tokens, mut loss_first, mut loss_last) = (0, 0, 0.0, 0.0);
-        let count = plan.documents.len().max(1) as u64;
+        let count = documents.len().max(1) as u64;
         while steps < plan.rules.steps && go_on() {
             let index = plan.seed.wrapping_add(u64::from(steps) * 7) % count;
             let Some(document) = usize::try_from(index)
                 .ok()
-                .and_then(|index| plan.documents.get(index))
+                .and_then(|index| documents.get(index))
             else {
                 return Err(BackendError("there is nothing to train on".to_owned()));
             };
@@ -109,7 +154,7 @@ impl Backend for ToyBackend {
                 loss_first = loss_last;
             }
             let target = target(document);
-            for key in keys {
+            for key in &keys {
                 if let Some(tensor) = self.parameters.0.get_mut(key) {
                     descend(tensor, &target, plan.seed);
                 }

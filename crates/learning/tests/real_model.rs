@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use connito_engine::data::documents::TokenDocuments;
+use connito_engine::routing::ExpertMap;
 use connito_engine::{Model, ModelConfig, parse_expert_name};
 use connito_learning::learner::{Conduct, Learner};
 use connito_learning::store::{BlobStore, MemoryStore};
@@ -16,7 +17,7 @@ use connito_protocol::job::{
 };
 use connito_protocol::manifest::{StateManifest, TaskManifest};
 use connito_protocol::reason::ReasonCode;
-use connito_protocol::rules::{Codec, Rules};
+use connito_protocol::rules::{Codec, Rules, SelectionTop, TrainingRouting};
 
 /// Documents of one pool: short runs of neighbouring tokens, which a model learns in a few steps.
 fn documents(from: u32) -> TokenDocuments {
@@ -37,9 +38,14 @@ fn model() -> Model {
 }
 
 fn task(store: &MemoryStore) -> (BlobId, TaskManifest) {
+    task_under(store, |_| {})
+}
+
+fn task_under(store: &MemoryStore, change: impl FnOnce(&mut Rules)) -> (BlobId, TaskManifest) {
     let mut rules = Rules::default();
     rules.inner.steps = 12;
     rules.inner.learning_rate = 5e-3;
+    change(&mut rules);
     let domain = |name: &str, group: u16| DomainText {
         name: name.to_owned(),
         group: GroupId(group),
@@ -143,8 +149,81 @@ fn joining_after_splitting_gives_the_same_model_bit_for_bit() {
     }
 }
 
-/// What should happen: the trained group's experts move, the loss falls, the gate passes. What should
-/// not: that any other tensor changes a single bit.
+/// The experts that an update lists, by layer.
+fn listed(store: &MemoryStore, update: BlobId) -> ExpertMap {
+    let bytes = store.read(update).expect("just written");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let mut experts = ExpertMap::new();
+    for name in file.names() {
+        let (layer, expert) = parse_expert_name(name).expect("only experts are sent");
+        experts.entry(layer).or_default().push(expert);
+    }
+    for listed in experts.values_mut() {
+        listed.sort_unstable();
+        listed.dedup();
+    }
+    experts
+}
+
+/// What should happen: under every routing, the best expert of each layer is trained and sent. What should
+/// not: that another one is sent, or that the choice depends on a group that it is not made from.
+#[test]
+fn only_the_selected_experts_are_trained_and_sent() {
+    for routing in [
+        TrainingRouting::Classic,
+        TrainingRouting::Masked,
+        TrainingRouting::FrozenKept,
+        TrainingRouting::Fallback,
+    ] {
+        let store = Arc::new(MemoryStore::default());
+        let (task, manifest) = task_under(&store, |rules| {
+            rules.inner.routing = routing;
+            rules.inner.kept = 2;
+            rules.selection.top = SelectionTop::K(1);
+        });
+        let update = train(&store, (task, manifest.first_state), Conduct::Honest);
+        let experts = listed(&store, update);
+        let own = &manifest.groups[0];
+        assert!(
+            experts
+                .keys()
+                .copied()
+                .eq(own.layer_indices.iter().copied()),
+            "{routing:?}: {experts:?}"
+        );
+        for (layer, listed) in &experts {
+            assert_eq!(listed.len(), 1, "{routing:?}, layer {layer}: {listed:?}");
+            assert!(own.expert_indices.contains(&listed[0]), "{routing:?}");
+        }
+        let findings = score(&store, (task, manifest.first_state), &[update]);
+        assert!(
+            matches!(findings[0], Finding::Measured { .. }),
+            "{routing:?}: {findings:?}"
+        );
+    }
+}
+
+/// Ten experts of a group of four cannot be trained; better said before a task begins.
+#[test]
+fn a_task_that_selects_more_experts_than_a_group_has_is_refused() {
+    let store = MemoryStore::default();
+    let (_, mut manifest) = task(&store);
+    let size = manifest.groups[0].expert_indices.len();
+    manifest.rules.selection.top = SelectionTop::K(size as u32);
+    manifest.check().expect("all of them");
+    manifest.rules.selection.top = SelectionTop::K(size as u32 + 1);
+    let refused = manifest.check().expect_err("one more than there are");
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "rule selection.top takes {} experts, group 0 has {size}",
+            size + 1
+        )
+    );
+}
+
+/// What should happen: the selected experts of the trained group move, the loss falls, the gate passes.
+/// What should not: that any other tensor changes a single bit.
 #[test]
 fn an_honest_update_is_worth_something_and_moves_only_its_own_group() {
     let store = Arc::new(MemoryStore::default());
@@ -177,10 +256,11 @@ fn an_honest_update_is_worth_something_and_moves_only_its_own_group() {
         merged: Vec::new(),
     };
     let after = join(&manifest, &state, &store).expect("all parts are here");
-    let own = &manifest.groups[0].expert_indices;
+    let selected = listed(&store, update);
     let before = model();
     for name in before.names() {
-        let trained = parse_expert_name(name).is_some_and(|(_, expert)| own.contains(&expert));
+        let trained = parse_expert_name(name)
+            .is_some_and(|(layer, expert)| selected[&layer].contains(&expert));
         let changed = after.tensor(name) != before.tensor(name);
         assert_eq!(changed, trained, "{name}");
     }

@@ -141,6 +141,8 @@ pub struct Trained {
     pub update: BlobId,
     /// Its size in bytes.
     pub bytes: u64,
+    /// Experts that were trained, over all layers; which ones is what the update lists.
+    pub experts: u32,
     /// Optimiser steps taken.
     pub steps: u32,
     /// Tokens seen.

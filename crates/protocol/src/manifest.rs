@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, Netuid, StateId};
 use crate::partition::{self, ExpertMapping, PartitionError};
-use crate::rules::{Rules, RulesError};
+use crate::rules::{Rules, RulesError, SelectionTop};
 use crate::snapshot::{Record, Voter};
 
 /// Largest document that a role machine reads, in bytes.
@@ -221,6 +221,7 @@ impl TaskManifest {
     pub fn check(&self) -> Result<(), TaskError> {
         self.rules.check()?;
         partition::check(&self.groups)?;
+        self.check_selection()?;
         for domain in &self.domains {
             if usize::from(domain.group.0) >= self.groups.len() {
                 return Err(TaskError::UnknownGroup {
@@ -234,6 +235,25 @@ impl TaskManifest {
             .into_iter()
             .find(|group| self.domains.iter().all(|domain| domain.group != *group));
         untrained.map_or(Ok(()), |group| Err(TaskError::NoDomain { group }))
+    }
+
+    /// No group has fewer experts than are to be taken of it.
+    fn check_selection(&self) -> Result<(), TaskError> {
+        let SelectionTop::K(wanted) = self.rules.selection.top else {
+            return Ok(());
+        };
+        let size = |mapping: &&ExpertMapping| mapping.expert_indices.len();
+        let Some(smallest) = self.groups.iter().min_by_key(size) else {
+            return Ok(());
+        };
+        if wanted as usize <= size(&smallest) {
+            return Ok(());
+        }
+        Err(TaskError::SmallGroup {
+            wanted,
+            group: smallest.group_id,
+            size: size(&smallest),
+        })
     }
 
     /// The groups, in order.
@@ -296,6 +316,16 @@ pub enum TaskError {
     /// The partition has a hole or an overlap.
     #[error(transparent)]
     Partition(#[from] PartitionError),
+    /// More experts are to be trained than a group has.
+    #[error("rule selection.top takes {wanted} experts, group {group} has {size}")]
+    SmallGroup {
+        /// Experts to take.
+        wanted: u32,
+        /// The group.
+        group: GroupId,
+        /// Its experts in a layer.
+        size: usize,
+    },
     /// A domain names a group that does not exist.
     #[error("domain {domain} is for group {group}, which does not exist")]
     UnknownGroup {

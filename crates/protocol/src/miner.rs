@@ -16,7 +16,6 @@ use crate::follow::{Follower, Identity};
 use crate::ids::{BlobId, Block, Cycle, GroupId, StateId};
 use crate::job::{Job, Outcome, TrainJob};
 use crate::present::Prepared;
-use crate::rules::TrainingRouting;
 use crate::schedule::Window;
 use crate::seed::{Draw, seed};
 
@@ -107,13 +106,10 @@ impl Miner {
         let model = &task.manifest.model;
         let mut blobs = vec![model.config, model.tokenizer, model.backbone];
         blobs.extend(task.manifest.domains.iter().map(|domain| domain.training));
-        let routing = task.manifest.rules.inner.routing;
-        blobs.extend(
-            base.groups
-                .iter()
-                .filter(|state| routing == TrainingRouting::Classic || state.group == group)
-                .map(|state| state.shard),
-        );
+        let all = task.manifest.rules.inner.routing.visits_other_groups();
+        let states = base.groups.iter();
+        let visited = states.filter(|state| all || state.group == group);
+        blobs.extend(visited.map(|state| state.shard));
         Some(blobs)
     }
 

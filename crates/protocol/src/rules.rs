@@ -15,6 +15,8 @@ pub struct Rules {
     /// comes from all other domains: their tokens pass through the group's experts too, and an update
     /// that forgets them is no gain.
     pub own_share: f64,
+    /// Which experts of its group a miner trains when it does not choose otherwise.
+    pub selection: SelectionRules,
     /// How a miner trains when it does not choose otherwise.
     pub inner: InnerRules,
     /// How an update is judged.
@@ -57,8 +59,52 @@ impl Windows {
 pub enum TrainingRouting {
     /// Natural routing over all experts; every group's shard must be resident.
     Classic,
-    /// Only the group's own experts are routable, so nothing else is fetched (in-place ESFT).
+    /// Only the trained experts are routable, so no other group is fetched (in-place ESFT).
     Masked,
+    /// The trained experts and the kept ones are routable.
+    FrozenKept,
+    /// Natural routing, the best kept expert in the place of one that is neither trained nor kept.
+    Fallback,
+}
+
+impl TrainingRouting {
+    /// Whether a forward pass runs through experts of other groups, so that their shards are needed.
+    #[must_use]
+    pub fn visits_other_groups(self) -> bool {
+        self != Self::Masked
+    }
+}
+
+/// Which of its group's experts a miner trains in a cycle (P-36).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelectionRules {
+    /// What an expert is worth to a text.
+    pub score: SelectionScore,
+    /// How many of the best are taken.
+    pub top: SelectionTop,
+    /// Sequences of training text that experts are scored on.
+    pub sequences: u32,
+}
+
+/// What an expert is worth to a text (expert-specialised fine-tuning, arXiv 2407.01906).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SelectionScore {
+    /// The mean weight that the router gives it.
+    Gate,
+    /// The share of the tokens' choices that fall on it.
+    Token,
+}
+
+/// How many experts of a layer are taken, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SelectionTop {
+    /// Until their scores add up to this share of the group's.
+    P(f64),
+    /// So many.
+    K(u32),
 }
 
 /// How the tensors of an update are written on the wire.
@@ -94,6 +140,8 @@ pub struct InnerRules {
     pub learning_rate: f32,
     /// Which experts the training forward pass may choose from.
     pub routing: TrainingRouting,
+    /// Experts of a layer that stay in memory untrained, with a routing that keeps some.
+    pub kept: u32,
     /// How updates are encoded.
     pub codec: Codec,
 }
@@ -153,11 +201,17 @@ impl Default for Rules {
                 vote: 2,
             },
             own_share: 0.5,
+            selection: SelectionRules {
+                score: SelectionScore::Token,
+                top: SelectionTop::P(0.8),
+                sequences: 32,
+            },
             inner: InnerRules {
                 steps: 24,
                 batch_sequences: 8,
                 learning_rate: 1e-3,
                 routing: TrainingRouting::Classic,
+                kept: 16,
                 codec: Codec::Bf16,
             },
             scoring: ScoringRules {
@@ -239,6 +293,13 @@ impl Rules {
         let tiny = 1e-9_f32;
         let number = f64::from;
         in_range("own_share", self.own_share, 0.1, 1.0)?;
+        let sequences = number(self.selection.sequences);
+        in_range("selection.sequences", sequences, 1.0, 1e6)?;
+        match self.selection.top {
+            SelectionTop::P(share) => in_range("selection.top", share, 1e-6, 1.0)?,
+            SelectionTop::K(experts) => in_range("selection.top", number(experts), 1.0, 1e6)?,
+        }
+        in_range("inner.kept", number(self.inner.kept), 0.0, 1e6)?;
         in_range("inner.steps", number(self.inner.steps), 1.0, 1e6)?;
         in_range(
             "inner.batch_sequences",

@@ -12,9 +12,10 @@ use connito_chain::keys::{self, Keypair, Signer};
 use connito_chain::local::{GenesisNeuron, GenesisSpec};
 use connito_protocol::assignment::assigned_group;
 use connito_protocol::ids::{GroupId, Hotkey, Netuid};
-use connito_protocol::rules::Rules;
+use connito_protocol::rules::{Rules, SelectionTop, TrainingRouting};
 
-use crate::args::LocalnetArguments;
+use crate::args::inspect::RoutingMode;
+use crate::args::{LocalnetArguments, TrainingRules};
 use crate::config::{ChainConfig, MinerConduct, RoleConfig, TaskConfig};
 use crate::exit::{Blame, Failure};
 use crate::roles::{Kind, rehearsal_key};
@@ -75,12 +76,28 @@ pub(crate) struct Given<'a> {
 }
 
 /// The rules of a rehearsal at this pace.
-pub(crate) fn rules(block_time: Duration) -> Rules {
-    if block_time < FAST_BLOCKS {
+///
+/// # Errors
+/// An option that is no rule's value; it is named as the rule is.
+pub(crate) fn rules(block_time: Duration, training: &TrainingRules) -> Result<Rules, Failure> {
+    let mut rules = if block_time < FAST_BLOCKS {
         Rules::for_fast_blocks()
     } else {
         Rules::default()
-    }
+    };
+    let top_p = training.top_p.map(SelectionTop::P);
+    let top_k = training.top_k.map(SelectionTop::K);
+    rules.selection.top = top_p.or(top_k).unwrap_or(rules.selection.top);
+    rules.inner.kept = training.kept.unwrap_or(rules.inner.kept);
+    rules.inner.routing = match training.routing {
+        None => rules.inner.routing,
+        Some(RoutingMode::Classic) => TrainingRouting::Classic,
+        Some(RoutingMode::Masked) => TrainingRouting::Masked,
+        Some(RoutingMode::FrozenKept) => TrainingRouting::FrozenKept,
+        Some(RoutingMode::Fallback) => TrainingRouting::Fallback,
+    };
+    rules.check().input()?;
+    Ok(rules)
 }
 
 impl Plan {
@@ -103,7 +120,7 @@ impl Plan {
             seed: arguments.seed,
             groups: given.groups,
             starts_in_blocks: STARTS_IN_BLOCKS,
-            rules: rules(given.block_time),
+            rules: rules(given.block_time, &arguments.training)?,
         };
         plan.add(("owner", Kind::Owner), &owner, Some(ports[1]), |config| {
             config.task = Some(task)

@@ -56,6 +56,8 @@ pub(crate) struct CycleStory {
     pub(crate) bytes_sent: u64,
     /// How often each validator finished measuring.
     pub(crate) measured: BTreeMap<String, u32>,
+    /// How many experts each miner selected and trained, over all layers.
+    pub(crate) experts_trained: BTreeMap<String, u32>,
 }
 
 /// What a miner is doing.
@@ -187,6 +189,8 @@ impl Story {
             }
             Milestone::Trained(trained) => {
                 self.update_bytes.insert(trained.update, trained.bytes);
+                let experts = &mut self.cycle(trained.cycle).experts_trained;
+                experts.insert(owned, trained.experts);
                 let (first, last) = (trained.loss_first, trained.loss_last);
                 self.set_miner(name, MinerState::Trained { first, last });
             }

@@ -47,6 +47,8 @@ pub(crate) struct MinerSummary {
     pub(crate) conduct: MinerConduct,
     /// One entry a cycle; null where nothing was sealed.
     pub(crate) reason_codes: Vec<Option<ReasonCode>>,
+    /// One entry a cycle; null where nothing was trained.
+    pub(crate) experts_trained: Vec<Option<u32>>,
     pub(crate) reward: f64,
 }
 
@@ -217,6 +219,7 @@ impl Figures<'_> {
                         .find(|v| v.hotkey == actor.hotkey)
                         .map(|v| v.code)
                 };
+                let experts = |cycle| of(cycle)?.experts_trained.get(&actor.name).copied();
                 let share = |cycle| {
                     of(cycle)?
                         .rewards
@@ -231,6 +234,7 @@ impl Figures<'_> {
                     group: number % self.plan.groups,
                     conduct: actor.conduct,
                     reason_codes: (0..self.cycles).map(code).collect(),
+                    experts_trained: (0..self.cycles).map(experts).collect(),
                     // Not sum(): that of nothing is minus zero.
                     reward: (0..self.cycles)
                         .filter_map(share)

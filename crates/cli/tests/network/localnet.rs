@@ -91,6 +91,7 @@ fn the_summary_has_the_documented_fields_and_no_other() {
     );
     let miner = BTreeSet::from([
         "conduct",
+        "experts_trained",
         "group",
         "hotkey",
         "name",
