@@ -6,6 +6,7 @@ mod args;
 mod assign;
 mod base;
 mod bench;
+mod built_in;
 mod cache;
 mod config;
 mod cores;

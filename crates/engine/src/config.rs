@@ -13,7 +13,7 @@ mod read;
 mod rotary;
 mod write;
 
-pub use account::ParameterAccount;
+pub use account::{ParameterAccount, ParameterFormulas};
 pub use error::ConfigError;
 
 /// A published architecture: decides names on disk and how `config.json` is spelled.

@@ -22,6 +22,7 @@ pub mod data;
 pub mod device;
 pub mod element;
 pub mod error;
+pub mod formula;
 mod kernels;
 pub mod memory;
 pub mod model;

@@ -2,12 +2,17 @@
 //! is allocated.
 
 mod account;
+mod parameters;
+mod tokens;
 
-pub use account::{MemoryAccount, StepSize};
+pub use account::{MemoryAccount, MemoryFormulas, StepSize};
 
 use crate::element::Element;
 pub use crate::model::decoder::Activations;
 use crate::optimizer::MomentsFormat;
+
+/// Bytes of an f32.
+const F32: u64 = 4;
 
 /// How everything that takes memory is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,6 @@
 
 use std::time::Instant;
 
-use anyhow::Context;
 use connito_engine::device::Cpu;
 use connito_engine::element::Element;
 use connito_engine::memory::{Activations, GradientMemory, MemoryAccount, StepSize};
@@ -21,12 +20,10 @@ use serde::Serialize;
 
 use super::{BatchSize, SEED, batch, first_experts, fit, report};
 use crate::args::bench::ShardArguments;
+use crate::built_in;
 use crate::cores::threads;
 use crate::exit::{Blame, Failure};
 use crate::output::print;
-
-/// The published configuration.
-const CONFIG: &str = include_str!("deepseek_v2_lite.json");
 
 /// AdamW moves every value by about this much a step: a hundredth of the initial deviation.
 const LEARNING_RATE: f32 = 2e-4;
@@ -44,9 +41,7 @@ const PLAN: MemoryPlan = MemoryPlan {
 
 /// Runs the command.
 pub(super) fn run(arguments: &ShardArguments) -> Result<(), Failure> {
-    let config = ModelConfig::from_json(CONFIG)
-        .context("the built-in configuration cannot be used")
-        .environment()?;
+    let config = built_in::parse(built_in::DEEPSEEK_V2_LITE)?;
     let shard = Shard::new(config, arguments);
     let mut result = shard.result();
     fit::check(&result.account, shard.batch)?;
@@ -181,7 +176,7 @@ mod tests {
     /// 26 of 27 layers with 8 experts of 3 · 2048 · 1408 parameters, on a backbone of 1.31 billion.
     #[test]
     fn the_default_shard_is_the_published_one() {
-        let config = ModelConfig::from_json(CONFIG).unwrap();
+        let config = built_in::parse(built_in::DEEPSEEK_V2_LITE).unwrap();
         let arguments = ShardArguments {
             steps: 3,
             experts: 8,

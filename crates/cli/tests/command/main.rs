@@ -9,6 +9,7 @@ mod bad_input;
 mod bench;
 mod help;
 mod inspect;
+mod plan;
 
 use std::ffi::OsStr;
 use std::process::Command;

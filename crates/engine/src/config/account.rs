@@ -1,9 +1,12 @@
 //! How many parameters a model has, and in what.
 //!
-//! Sums over the shapes that `names.rs` lists, in closed form: a configuration is priced without listing
-//! a tensor. The configuration's ranges keep every sum within 64 bits.
+//! Sums over the shapes that `names.rs` lists, as formulas over the configuration's sizes: a configuration
+//! is priced without listing a tensor, and every sum can say how it came about. Sizes are called as
+//! `config.json` calls them where all families agree. The configuration's ranges keep every sum within
+//! 64 bits.
 
 use super::{AttentionConfig, HeadNorm, ModelConfig, Scoring};
+use crate::formula::Formula;
 
 /// Parameters of a whole model, in numbers of values.
 ///
@@ -35,31 +38,98 @@ pub struct ParameterAccount {
     pub total: u64,
 }
 
+/// How the numbers of a [`ParameterAccount`] come about, under the same names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParameterFormulas {
+    /// See [`ParameterAccount::embedding`].
+    pub embedding: Formula,
+    /// See [`ParameterAccount::head`].
+    pub head: Formula,
+    /// See [`ParameterAccount::attention`].
+    pub attention: Formula,
+    /// See [`ParameterAccount::norms`].
+    pub norms: Formula,
+    /// See [`ParameterAccount::dense`].
+    pub dense: Formula,
+    /// See [`ParameterAccount::gates`].
+    pub gates: Formula,
+    /// See [`ParameterAccount::shared`].
+    pub shared: Formula,
+    /// See [`ParameterAccount::per_expert`].
+    pub per_expert: Formula,
+    /// See [`ParameterAccount::routed`].
+    pub routed: Formula,
+    /// See [`ParameterAccount::backbone`].
+    pub backbone: Formula,
+    /// See [`ParameterAccount::total`].
+    pub total: Formula,
+}
+
+impl ParameterFormulas {
+    /// The numbers.
+    #[must_use]
+    pub fn account(&self) -> ParameterAccount {
+        ParameterAccount {
+            embedding: self.embedding.count(),
+            head: self.head.count(),
+            attention: self.attention.count(),
+            norms: self.norms.count(),
+            dense: self.dense.count(),
+            gates: self.gates.count(),
+            shared: self.shared.count(),
+            per_expert: self.per_expert.count(),
+            routed: self.routed.count(),
+            backbone: self.backbone.count(),
+            total: self.total.count(),
+        }
+    }
+}
+
 impl ModelConfig {
     /// Counts the model's parameters.
     #[must_use]
     pub fn parameters(&self) -> ParameterAccount {
-        let [vocabulary, hidden, layers] =
-            [self.vocab_size, self.hidden_size, self.num_hidden_layers].map(wide);
-        let dense_layers = wide(self.dense_layers.len());
-        let moe_layers = layers - dense_layers.min(layers);
+        self.parameter_formulas().account()
+    }
+
+    /// Counts the model's parameters and says how.
+    #[must_use]
+    pub fn parameter_formulas(&self) -> ParameterFormulas {
         let mixture = &self.mixture;
-        let experts = wide(mixture.experts);
-        let embedding = vocabulary * hidden;
-        let head = if self.tied_head { 0 } else { embedding };
-        let attention = layers * self.attention_parameters();
-        let norms = (2 * layers + 1) * hidden;
-        let dense = dense_layers * 3 * hidden * wide(self.intermediate_size);
-        let router = match mixture.gate.scoring {
-            Scoring::Softmax => experts * hidden,
-            Scoring::SigmoidWithBias => experts * (hidden + 1),
+        let hidden = || size("hidden_size", self.hidden_size);
+        let layers = || size("num_hidden_layers", self.num_hidden_layers);
+        let experts = || size("routed_experts", mixture.experts);
+        let dense_layers = self.dense_layers.len().min(self.num_hidden_layers);
+        let moe_layers = || size("moe_layers", self.num_hidden_layers - dense_layers);
+
+        let embedding = size("vocab_size", self.vocab_size) * hidden();
+        let head = if self.tied_head {
+            Formula::constant(0)
+        } else {
+            embedding.clone()
         };
-        let gates = moe_layers * router;
-        let shared = moe_layers * 3 * hidden * wide(mixture.shared_width);
-        let per_expert = 3 * hidden * wide(mixture.width);
-        let routed = moe_layers * experts * per_expert;
-        let backbone = embedding + head + attention + norms + dense + gates;
-        ParameterAccount {
+        let attention = self.layer_attention() * layers();
+        let norms = Formula::constant(2) * layers() * hidden() + hidden();
+        let network = |width| Formula::constant(3) * hidden() * width;
+        let dense = network(size("intermediate_size", self.intermediate_size))
+            * size("dense_layers", dense_layers);
+        let router = match mixture.gate.scoring {
+            Scoring::Softmax => experts() * hidden(),
+            // A bias for every expert.
+            Scoring::SigmoidWithBias => experts() * (hidden() + 1),
+        };
+        let gates = router * moe_layers();
+        let shared = network(size("shared_width", mixture.shared_width)) * moe_layers();
+        let per_expert = network(size("expert_width", mixture.width));
+        let routed = per_expert.named("per_expert") * experts() * moe_layers();
+        let backbone = embedding.named("embedding")
+            + head.named("head")
+            + attention.named("attention")
+            + norms.named("norms")
+            + dense.named("dense")
+            + gates.named("gates");
+        let total = backbone.named("backbone") + shared.named("shared") + routed.named("routed");
+        ParameterFormulas {
             embedding,
             head,
             attention,
@@ -70,13 +140,14 @@ impl ModelConfig {
             per_expert,
             routed,
             backbone,
-            total: backbone + shared + routed,
+            total,
         }
     }
 
     /// One layer's attention, with its norms.
-    fn attention_parameters(&self) -> u64 {
-        let (hidden, heads) = (wide(self.hidden_size), wide(self.num_attention_heads));
+    fn layer_attention(&self) -> Formula {
+        let hidden = || size("hidden_size", self.hidden_size);
+        let heads = || size("num_attention_heads", self.num_attention_heads);
         match self.attention {
             AttentionConfig::Latent {
                 query_rank,
@@ -85,14 +156,20 @@ impl ModelConfig {
                 rope,
                 value,
             } => {
-                let [rank, nope, rope, value] = [rank, nope, rope, value].map(wide);
-                let queries = heads * (nope + rope);
-                let queries = match query_rank.map(wide) {
-                    None => hidden * queries,
-                    Some(rank) => hidden * rank + rank + rank * queries,
+                let [nope, value] = [size("qk_nope_head_dim", nope), size("v_head_dim", value)];
+                let rope = || size("qk_rope_head_dim", rope);
+                let rank = || size("kv_lora_rank", rank);
+                let queries = heads() * (nope.clone() + rope());
+                let queries = match query_rank {
+                    None => hidden() * queries,
+                    Some(rank) => {
+                        let rank = || size("q_lora_rank", rank);
+                        hidden() * rank() + rank() + rank() * queries
+                    }
                 };
-                let latent = hidden * (rank + rope) + rank + rank * heads * (nope + value);
-                queries + latent + heads * value * hidden
+                let latent = hidden() * (rank() + rope()) + rank();
+                let expanded = rank() * heads() * (nope + value.clone());
+                queries + latent + expanded + heads() * value * hidden()
             }
             AttentionConfig::Grouped {
                 key_heads,
@@ -100,19 +177,23 @@ impl ModelConfig {
                 norm,
                 ..
             } => {
-                let (queries, keys) = (heads * wide(head), wide(key_heads) * wide(head));
-                let norms = match norm {
-                    HeadNorm::Absent => 0,
-                    HeadNorm::PerHead => 2 * wide(head),
-                    HeadNorm::Whole => queries + keys,
-                };
-                2 * hidden * queries + 2 * hidden * keys + norms
+                let head = || size("head_dim", head);
+                let key_heads = || size("num_key_value_heads", key_heads);
+                let two = || Formula::constant(2);
+                let matrices =
+                    two() * hidden() * heads() * head() + two() * hidden() * key_heads() * head();
+                match norm {
+                    HeadNorm::Absent => matrices,
+                    HeadNorm::PerHead => matrices + two() * head(),
+                    HeadNorm::Whole => matrices + (heads() + key_heads()) * head(),
+                }
             }
         }
     }
 }
 
-fn wide(size: usize) -> u64 {
+/// A size of the configuration under its name.
+fn size(name: &'static str, size: usize) -> Formula {
     // A size in memory fits 64 bits on every machine that this compiles for.
-    size as u64
+    Formula::quantity(name, size as u64)
 }
