@@ -14,7 +14,7 @@ use connito_protocol::ids::GroupId;
 
 /// Documents that are taken from a file: enough for thousands of cycles of a small model, few
 /// enough to be tokenised in seconds.
-const DOCUMENTS_PER_FILE: std::num::NonZeroUsize =
+pub(crate) const DOCUMENTS_PER_FILE: std::num::NonZeroUsize =
     std::num::NonZeroUsize::new(6_000).expect("not zero");
 
 /// Documents that are generated for each built-in domain.

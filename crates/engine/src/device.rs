@@ -227,6 +227,24 @@ pub trait Device: Clone + Debug + Send + Sync + Sized {
         by_input: Option<&mut Self::Buffer>,
     ) -> Option<Self::Buffer>;
 
+    /// How many rows every expert computes.
+    fn visits(&self, routes: &Self::Routes) -> Vec<u64>;
+
+    // Adaptive routers.
+
+    /// `½x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))` of every value.
+    fn gelu(&self, values: &Self::Buffer) -> Self::Buffer;
+    /// Turns the gradient of [`Self::gelu`]'s result into that of `before`, what it was applied to.
+    fn gelu_gradient(&self, before: &Self::Buffer, by_output: &mut Self::Buffer);
+    /// The sum over rows of `KL(softmax(teacher/τ) ‖ softmax(student/τ))`. Blends its gradient into the
+    /// one that is there: `ḡ ← task·ḡ + divergence·∂KL/∂student`.
+    fn distil(
+        &self,
+        logits: Distilled<'_, Self::Buffer>,
+        blend: &Blend,
+        by_student: &mut Self::Buffer,
+    ) -> f64;
+
     // Loss.
 
     /// Cross-entropy in nats of every row of `hidden·headᵀ` against its target. Logits never exist as a
@@ -428,6 +446,26 @@ pub struct Gate<'a, D: Device> {
     pub per_token: usize,
     /// Added to the scores for the choice (DeepSeek-V3).
     pub bias: Option<&'a D::Weight>,
+}
+
+/// Logits of one batch by two routers, `[tokens, experts]` each.
+#[derive(Debug)]
+pub struct Distilled<'a, B> {
+    /// Of the router that is to be followed.
+    pub teacher: &'a B,
+    /// Of the one that follows.
+    pub student: &'a B,
+}
+
+/// What two gradients have in their sum.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Blend {
+    /// τ: both distributions are taken over logits divided by it.
+    pub temperature: f32,
+    /// Factor on the loss's gradient.
+    pub task: f32,
+    /// Factor on the divergence's.
+    pub divergence: f32,
 }
 
 /// Where the gradients of the loss go.

@@ -3,6 +3,7 @@
 
 use crate::checkpoint::CheckpointError;
 use crate::routing::RoutingError;
+use crate::trainer::des_moe::DesMoeError;
 
 /// Why a model could not be read, written, run or trained.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum EngineError {
     /// A routing or a set of experts does not fit the model.
     #[error(transparent)]
     Routing(#[from] RoutingError),
+    /// DES-MoE cannot train this way.
+    #[error(transparent)]
+    DesMoe(#[from] DesMoeError),
     /// The operating system refuses threads.
     #[error("cannot start {threads} threads: {reason}")]
     Threads {

@@ -7,6 +7,7 @@
 //! Results do not depend on the number of threads nor on which sequences are evaluated together, to the
 //! bit. Training is trainer.rs, files are checkpoint.rs.
 
+pub(crate) mod adaptive_router;
 mod attention;
 pub(crate) mod batch;
 pub(crate) mod decoder;
@@ -369,6 +370,7 @@ impl<D: Device> Model<D> {
                 rotary,
                 batch: &batch,
                 trains_backbone: false,
+                adaptive: &[],
             };
             work(&pass, &self.parameters)
         })

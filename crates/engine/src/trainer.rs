@@ -14,6 +14,7 @@
 //! unequally. A released step is one micro-batch, for a layer cannot be stepped before all tokens
 //! have been through it.
 
+pub mod des_moe;
 mod sinks;
 mod trainable;
 
@@ -26,8 +27,9 @@ use crate::config::ModelConfig;
 use crate::device::{Cpu, Device};
 use crate::error::EngineError;
 use crate::memory::{GradientMemory, MemoryPlan};
+use crate::model::adaptive_router::AdaptiveRouter;
 use crate::model::batch::{self, Batch};
-use crate::model::decoder::{self, BackwardPlan, Pass};
+use crate::model::decoder::{self, BackwardPlan, GradientSink, Pass};
 use crate::model::{Description, Model};
 use crate::names::{Parameters, Role};
 use crate::optimizer::{AdamW, AdamWStep};
@@ -153,10 +155,7 @@ impl<D: Device> Trainer<D> {
         sequences: &[&[u32]],
         learning_rate: f32,
     ) -> Result<StepReport, EngineError> {
-        let same_parameters = self.descriptions == *model.descriptions();
-        if *model.config() != self.config || !same_parameters {
-            return Err(EngineError::AnotherModel);
-        }
+        self.recognise(model)?;
         batch::check(sequences, 2, &self.config)?;
         let step = Step {
             sequences,
@@ -175,45 +174,51 @@ impl<D: Device> Trainer<D> {
         Ok(report)
     }
 
+    /// Refuses a model that is not the one that this trainer was made for.
+    fn recognise(&self, model: &Model<D>) -> Result<(), EngineError> {
+        let same_parameters = self.descriptions == *model.descriptions();
+        if *model.config() == self.config && same_parameters {
+            Ok(())
+        } else {
+            Err(EngineError::AnotherModel)
+        }
+    }
+
+    /// The gradients that a step adds to, all of them zero; to be given back with [`Self::keep`].
+    fn take_gradients(&mut self, model: &Model<D>) -> Parameters<Option<D::Gradient>> {
+        match std::mem::replace(&mut self.gradients, Held::Kept(None)) {
+            Held::Kept(Some(gradients)) => *gradients,
+            _ => gradient_tree(model, &self.trainable),
+        }
+    }
+
+    fn keep(&mut self, device: &D, mut gradients: Parameters<Option<D::Gradient>>) {
+        for gradient in gradients.leaves_mut().into_iter().flatten() {
+            device.clear(gradient);
+        }
+        self.gradients = Held::Kept(Some(Box::new(gradients)));
+    }
+
     fn step_kept(
         &mut self,
         model: &mut Model<D>,
         step: &Step<'_>,
     ) -> Result<StepReport, EngineError> {
         let device = model.device().clone();
-        let mut gradients = match std::mem::replace(&mut self.gradients, Held::Kept(None)) {
-            Held::Kept(Some(gradients)) => *gradients,
-            _ => gradient_tree(model, &self.trainable),
-        };
+        let mut gradients = self.take_gradients(model);
         let setting = Setting {
             trainable: &self.trainable,
             routing: &self.routing,
             plan: &self.plan,
+            adaptive: &[],
         };
         let loss = setting.accumulate(model, step.sequences, &mut gradients);
-        let wanted = || gradients.leaves().into_iter().flatten();
-        let squares: f64 = wanted()
-            .map(|gradient| device.sum_of_squares(gradient))
-            .sum();
-        let gradient_norm = squares.sqrt();
+        let gradient_norm = norm(&device, gradients.leaves().into_iter().flatten());
         let finite = loss.is_finite() && gradient_norm.is_finite();
         if finite {
-            let clip = (LARGEST_NORM / gradient_norm).min(1.0) as f32;
-            let (_, _, parameters, descriptions) = model.parts_mut();
-            let stepping = Stepping::new(&self.optimizer, step);
-            let leaves = parameters.leaves_mut().into_iter().zip(gradients.leaves());
-            let states = self.optimizer.moments.iter_mut().zip(descriptions);
-            for ((weight, gradient), (moments, parameter)) in leaves.zip(states) {
-                if let (Some(gradient), Some(moments)) = (gradient, moments) {
-                    let step = stepping.of(parameter, clip);
-                    device.adamw(weight, gradient, moments, &step);
-                }
-            }
+            self.optimizer.apply(model, &gradients, gradient_norm, step);
         }
-        for gradient in gradients.leaves_mut().into_iter().flatten() {
-            device.clear(gradient);
-        }
-        self.gradients = Held::Kept(Some(Box::new(gradients)));
+        self.keep(&device, gradients);
         if !finite {
             return Err(EngineError::NotFinite { step: step.number });
         }
@@ -239,6 +244,7 @@ impl<D: Device> Trainer<D> {
             rotary: &rotary,
             batch: &batch,
             trains_backbone: false,
+            adaptive: &[],
         };
         let predicted = predicted(step.sequences);
         let plan = self
@@ -274,6 +280,42 @@ impl<D: Device> Trainer<D> {
             loss,
             gradient_norm,
         })
+    }
+}
+
+/// The norm of several gradients as one.
+fn norm<'a, D: Device>(device: &D, gradients: impl Iterator<Item = &'a D::Gradient>) -> f64
+where
+    D::Gradient: 'a,
+{
+    let squares = gradients.map(|gradient| device.sum_of_squares(gradient));
+    squares.sum::<f64>().sqrt()
+}
+
+/// What is left of gradients of this norm.
+fn clip(norm: f64) -> f32 {
+    (LARGEST_NORM / norm).min(1.0) as f32
+}
+
+impl<D: Device> Optimizer<D> {
+    /// Steps every parameter that has a gradient; `norm` is that of all of them.
+    fn apply(
+        &mut self,
+        model: &mut Model<D>,
+        gradients: &Parameters<Option<D::Gradient>>,
+        norm: f64,
+        step: &Step<'_>,
+    ) {
+        let stepping = Stepping::new(self, step);
+        let (device, _, parameters, descriptions) = model.parts_mut();
+        let leaves = parameters.leaves_mut().into_iter().zip(gradients.leaves());
+        let states = self.moments.iter_mut().zip(descriptions);
+        for ((weight, gradient), (moments, parameter)) in leaves.zip(states) {
+            if let (Some(gradient), Some(moments)) = (gradient, moments) {
+                let step = stepping.of(parameter, clip(norm));
+                device.adamw(weight, gradient, moments, &step);
+            }
+        }
     }
 }
 
@@ -337,6 +379,7 @@ pub fn gradients<D: Device>(
         trainable,
         routing: &model.routing_plan(routing)?,
         plan: &MemoryPlan::default(),
+        adaptive: &[],
     };
     let mut gradients = gradient_tree(model, trainable);
     let loss = model
@@ -371,30 +414,44 @@ fn predicted(sequences: &[&[u32]]) -> usize {
 
 /// What is trained, along which routes, and what is held meanwhile.
 #[derive(Debug)]
-struct Setting<'a> {
+struct Setting<'a, D: Device> {
     trainable: &'a TrainableSet,
     routing: &'a RoutingPlan,
     plan: &'a MemoryPlan,
+    /// Corrections to routers, by layer; empty where there are none.
+    adaptive: &'a [Option<AdaptiveRouter<D>>],
 }
 
-impl Setting<'_> {
+impl<D: Device> Setting<'_, D> {
     /// The mean loss of checked sequences; adds its gradient.
-    fn accumulate<D: Device>(
+    fn accumulate(
         &self,
         model: &Model<D>,
         sequences: &[&[u32]],
         gradients: &mut Parameters<Option<D::Gradient>>,
     ) -> f64 {
-        let (device, config) = (model.device(), model.config());
-        let rotary = model.rotary(sequences);
         let predicted = predicted(sequences);
         let plan = self
             .plan
-            .backward(self.trainable, config, 1.0 / predicted as f32);
+            .backward(self.trainable, model.config(), 1.0 / predicted as f32);
         let mut sink = KeptSink {
             weights: model.parameters(),
             gradients,
+            routers: &mut [],
         };
+        self.backward(model, sequences, &plan, &mut sink) / predicted as f64
+    }
+
+    /// The summed loss of checked sequences; adds the gradient of `plan.scale` times it.
+    fn backward(
+        &self,
+        model: &Model<D>,
+        sequences: &[&[u32]],
+        plan: &BackwardPlan,
+        sink: &mut impl GradientSink<D>,
+    ) -> f64 {
+        let (device, config) = (model.device(), model.config());
+        let rotary = model.rotary(sequences);
         let mut loss = 0.0;
         for sequences in batch::passes(sequences, self.plan.pass_tokens) {
             let batch = Batch::new(device, sequences);
@@ -405,11 +462,12 @@ impl Setting<'_> {
                 rotary: &rotary,
                 batch: &batch,
                 trains_backbone: *self.trainable == TrainableSet::Everything,
+                adaptive: self.adaptive,
             };
-            let losses = decoder::losses_with_gradients(&pass, &plan, &mut sink, |_| true);
+            let losses = decoder::losses_with_gradients(&pass, plan, sink, |_| true);
             loss += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
         }
-        loss / predicted as f64
+        loss
     }
 }
 

@@ -69,7 +69,7 @@ impl Experts {
 
 /// Experts by layer as a file lists them. Nothing is listed twice: of two lists for one layer, a map that
 /// is read in the ordinary way would keep the last without a word.
-struct Listed(ExpertMap);
+pub(crate) struct Listed(pub(crate) ExpertMap);
 
 impl<'de> Deserialize<'de> for Listed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -172,7 +172,8 @@ fn union(trained: &ExpertMap, kept: &ExpertMap) -> ExpertMap {
     union
 }
 
-fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+/// The content of a JSON file.
+pub(crate) fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read {}", path.display()))
         .input()?;

@@ -10,6 +10,7 @@ mod bench;
 mod help;
 mod inspect;
 mod plan;
+mod train;
 
 use std::ffi::OsStr;
 use std::process::Command;

@@ -2,9 +2,10 @@
 //!
 //! Every operation cuts its result into parts that are computed independently and puts them together in
 //! a fixed order, so results are the same bits on any number of threads. `storage` and `weight` say how
-//! things lie in memory, `product` multiplies, `rows`, `attention`, `networks` and `loss` are the
-//! operations; instruction sets are the business of the kernels.
+//! things lie in memory, `product` multiplies, `rows`, `attention`, `networks`, `adaptation` and `loss`
+//! are the operations; instruction sets are the business of the kernels.
 
+mod adaptation;
 mod attention;
 mod loss;
 mod networks;
@@ -28,9 +29,9 @@ pub(crate) use weight::stored_bytes;
 pub use weight::{Gradient, Weight};
 
 use crate::device::{
-    Attended, AttentionGradients, AttentionInputs, AttentionLayout, Device, Gate, Gated,
-    HeadGradients, Keep, LatentHeads, Layout, RmsNorm, RotaryTable, Rotation, RoutedExperts, Rows,
-    Saved,
+    Attended, AttentionGradients, AttentionInputs, AttentionLayout, Blend, Device, Distilled, Gate,
+    Gated, HeadGradients, Keep, LatentHeads, Layout, RmsNorm, RotaryTable, Rotation, RoutedExperts,
+    Rows, Saved,
 };
 use crate::element::Element;
 use crate::error::EngineError;
@@ -457,6 +458,22 @@ impl Device for Cpu {
         by_input: Option<&mut Buffer>,
     ) -> Option<Buffer> {
         networks::experts_gradient(self, experts, saved, by_experts, by_input)
+    }
+
+    fn visits(&self, routes: &CpuRoutes) -> Vec<u64> {
+        networks::visits(routes)
+    }
+
+    fn gelu(&self, values: &Buffer) -> Buffer {
+        adaptation::gelu(self, values)
+    }
+
+    fn gelu_gradient(&self, before: &Buffer, by_output: &mut Buffer) {
+        adaptation::gelu_gradient(self, before, by_output);
+    }
+
+    fn distil(&self, logits: Distilled<'_, Buffer>, blend: &Blend, by_student: &mut Buffer) -> f64 {
+        adaptation::distil(self, logits, blend, by_student)
     }
 
     fn cross_entropy(

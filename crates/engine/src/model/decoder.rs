@@ -10,6 +10,7 @@
 //! train. Layers either keep what their gradient needs or are computed again from their input. Knows
 //! nothing of threads, files or optimisers, and computes only through the [`Device`].
 
+use super::adaptive_router::{AdaptiveRouter, RouterLearning};
 use super::attention;
 use super::batch::Batch;
 use super::feed_forward::{self, Backward};
@@ -29,6 +30,15 @@ pub(crate) struct Pass<'a, D: Device> {
     pub(crate) batch: &'a Batch<D>,
     /// Whether anything besides routed experts, shared experts and routers is trained.
     pub(crate) trains_backbone: bool,
+    /// Corrections to routers, by layer; empty where there are none.
+    pub(crate) adaptive: &'a [Option<AdaptiveRouter<D>>],
+}
+
+impl<'a, D: Device> Pass<'a, D> {
+    /// What corrects a layer's router.
+    pub(super) fn adaptive(&self, layer: usize) -> Option<&'a AdaptiveRouter<D>> {
+        self.adaptive.get(layer)?.as_ref()
+    }
 }
 
 /// How far the backward pass goes and what it starts from.
@@ -39,7 +49,7 @@ pub(crate) struct BackwardPlan {
     /// The lowest layer with something to train; nothing below its second half needs a gradient. `None`
     /// when everything is trained.
     pub(crate) lowest_layer: Option<usize>,
-    /// Whether the lowest layer's router is trained, whose gradient passes through the logits.
+    /// Whether the lowest layer's router, or its correction, is trained, whose gradient passes through the logits.
     pub(crate) trains_routers: bool,
     /// Whether layers keep what their gradient needs.
     pub(crate) activations: Activations,
@@ -59,9 +69,18 @@ pub(crate) trait GradientSink<D: Device> {
     /// Embedding, final norm and head.
     fn outer(&mut self) -> (&Parameters<D::Weight>, OuterGradients<'_, D::Gradient>);
     /// One layer.
-    fn layer(&mut self, index: usize) -> (&Layer<D::Weight>, &mut Layer<Option<D::Gradient>>);
+    fn layer(&mut self, index: usize) -> LayerSink<'_, D>;
     /// The gradients of one layer are whole.
     fn finish_layer(&mut self, index: usize);
+}
+
+/// One layer's weights, and where its gradients go.
+#[derive(Debug)]
+pub(crate) struct LayerSink<'a, D: Device> {
+    pub(crate) weights: &'a Layer<D::Weight>,
+    pub(crate) gradients: &'a mut Layer<Option<D::Gradient>>,
+    /// Of the router's correction, if it has one.
+    pub(crate) router: Option<&'a mut RouterLearning<D>>,
 }
 
 /// Gradients of what is in no layer, where they are wanted.
@@ -150,11 +169,11 @@ pub(crate) fn losses_with_gradients<D: Device>(
     let lowest = plan.lowest_layer.unwrap_or(0);
     for index in (lowest..memory.len()).rev() {
         let left = std::mem::replace(&mut memory[index], LayerMemory::Nothing);
-        let (weights, gradients) = sink.layer(index);
+        let to = sink.layer(index);
         let trace = match left {
             LayerMemory::Trace(trace) => *trace,
             LayerMemory::Input(input) => {
-                layer_forward(pass, index, weights, &input, Keep::Everything)
+                layer_forward(pass, index, to.weights, &input, Keep::Everything)
                     .1
                     .map(|trace| trace.with_input(input))
                     .unwrap_or_else(|| unreachable!("everything was to be kept"))
@@ -168,15 +187,17 @@ pub(crate) fn losses_with_gradients<D: Device>(
                 device,
                 input: &trace.normed_middle,
                 output_gradient: &by_states,
+                adaptive: pass.adaptive(index),
             };
-            let (weights, gradients) = (&weights.feed_forward, &mut gradients.feed_forward);
+            let (weights, trace) = (&to.weights.feed_forward, trace.feed_forward);
+            let gradients = &mut to.gradients.feed_forward;
             if plan.trains_routers {
-                feed_forward::backward(&at, weights, trace.feed_forward, gradients);
+                feed_forward::backward(&at, weights, trace, gradients, to.router);
             } else {
-                feed_forward::backward_weights(&at, weights, trace.feed_forward, gradients);
+                feed_forward::backward_weights(&at, weights, trace, gradients, to.router);
             }
         } else {
-            layer_backward(pass, weights, trace, gradients, &mut by_states);
+            layer_backward(pass, index, to, trace, &mut by_states);
         }
         sink.finish_layer(index);
     }
@@ -304,12 +325,17 @@ fn layer_forward<D: Device>(
 /// need no code: each norm's gradient is added to what flows past it.
 fn layer_backward<D: Device>(
     pass: &Pass<'_, D>,
-    weights: &Layer<D::Weight>,
+    index: usize,
+    to: LayerSink<'_, D>,
     trace: LayerTrace<D>,
-    gradients: &mut Layer<Option<D::Gradient>>,
     by_states: &mut D::Buffer,
 ) {
     let device = pass.device;
+    let LayerSink {
+        weights,
+        gradients,
+        router,
+    } = to;
     let LayerTrace {
         input,
         attention,
@@ -322,9 +348,11 @@ fn layer_backward<D: Device>(
         device,
         input: &normed_middle,
         output_gradient: by_states,
+        adaptive: pass.adaptive(index),
     };
     let (second_half, second_gradients) = (&weights.feed_forward, &mut gradients.feed_forward);
-    let by_normed = feed_forward::backward(&at, second_half, feed_forward, second_gradients);
+    let by_normed =
+        feed_forward::backward(&at, second_half, feed_forward, second_gradients, router);
     drop(normed_middle);
     let middle_norm = norm(pass, &middle, &weights.middle_norm);
     let norm_gradient = gradients.middle_norm.as_mut();

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! dense      y = down(silu(gate·x) ⊙ up·x)
-//! mixture    y = Shared(x) + Σ_{i∈S} w_i·Expert_i(x)         S and w from the router (routing.rs)
+//! mixture    y = Shared(x) + Σ_{i∈S} w_i·Expert_i(x)         S and w from the router (routing.rs),
+//!                                                            adapted where it is (adaptive_router.rs)
 //! ```
 //!
 //! The gradient of a mixture reaches the input along three ways (routed experts, router, shared experts),
 //! the second also when the router is frozen. Where nothing below is trained, the input gradient is not
 //! computed at all, and neither is anything about experts without a wanted gradient.
 
+use super::adaptive_router::{AdaptiveRouter, RouterLearning, RouterTrace};
 use super::decoder::Pass;
 use crate::device::{Device, Gate, Gated, Keep, RoutedExperts, Saved};
 use crate::names::{FeedForward, Mixture};
@@ -26,6 +28,8 @@ pub(super) struct MixtureTrace<D: Device> {
     routes: D::Routes,
     experts: Gated<D::Buffer>,
     shared: Option<Gated<D::Buffer>>,
+    /// Present where the pass adapts the router.
+    router: Option<RouterTrace<D>>,
 }
 
 /// Where a backward pass through the second half of a layer starts: all `[tokens, hidden]`.
@@ -36,6 +40,8 @@ pub(super) struct Backward<'a, D: Device> {
     pub(super) input: &'a D::Buffer,
     /// The gradient of what it returned.
     pub(super) output_gradient: &'a D::Buffer,
+    /// What the forward pass adapted the router with.
+    pub(super) adaptive: Option<&'a AdaptiveRouter<D>>,
 }
 
 impl<'a, D: Device> Backward<'a, D> {
@@ -80,7 +86,13 @@ fn mixture_forward<D: Device>(
         per_token: pass.config.mixture.per_token,
         bias: weights.bias.as_ref(),
     };
-    let routes = device.route(&logits, &gate);
+    let (routes, router) = match pass.adaptive(layer) {
+        None => (device.route(&logits, &gate), None),
+        Some(adaptive) => {
+            let router = adaptive.forward(device, input, logits, pass.batch.tokens);
+            (device.route(&router.adapted, &gate), Some(router))
+        }
+    };
     let (mut output, shared) = match &weights.shared {
         Some(network) => device.network(input, network, keep),
         None => (device.zeros_like(input), None),
@@ -91,6 +103,7 @@ fn mixture_forward<D: Device>(
             routes,
             experts,
             shared,
+            router,
         }))
     });
     (output, trace)
@@ -112,24 +125,25 @@ pub(super) fn backward<D: Device>(
     weights: &FeedForward<D::Weight>,
     trace: Trace<D>,
     gradients: &mut FeedForward<Option<D::Gradient>>,
+    router: Option<&mut RouterLearning<D>>,
 ) -> D::Buffer {
     let device = at.device;
-    let mut by_input = device.zeros_like(at.input);
     match (weights, trace, gradients) {
         (FeedForward::Dense(network), Trace::Dense(gated), FeedForward::Dense(gradients)) => {
+            let mut by_input = device.zeros_like(at.input);
             device.network_gradient(
                 network,
                 at.saved(gated),
                 Some(gradients),
                 Some(&mut by_input),
             );
+            by_input
         }
         (FeedForward::Mixture(weights), Trace::Mixture(trace), FeedForward::Mixture(gradients)) => {
-            mixture_backward(at, weights, *trace, gradients, &mut by_input);
+            mixture_backward(at, weights, *trace, gradients, router)
         }
         _ => unreachable!("weights, traces and gradients are built from one configuration"),
     }
-    by_input
 }
 
 fn mixture_backward<D: Device>(
@@ -137,25 +151,34 @@ fn mixture_backward<D: Device>(
     weights: &Mixture<D::Weight>,
     trace: MixtureTrace<D>,
     gradients: &mut Mixture<Option<D::Gradient>>,
-    by_input: &mut D::Buffer,
-) {
+    router: Option<&mut RouterLearning<D>>,
+) -> D::Buffer {
     let device = at.device;
+    let mut by_input = device.zeros_like(at.input);
     if let Some((network, gated)) = weights.shared.as_ref().zip(trace.shared) {
         let gradients = gradients.shared.as_mut();
-        device.network_gradient(network, at.saved(gated), gradients, Some(by_input));
+        device.network_gradient(network, at.saved(gated), gradients, Some(&mut by_input));
     }
     let by_logits = device.experts_gradient(
         routed(weights, &trace.routes),
         at.saved(trace.experts),
         &mut gradients.experts,
-        Some(by_input),
+        Some(&mut by_input),
     );
     if let Some(by_logits) = by_logits {
-        device.linear_input_gradient_add(&by_logits, &weights.router, by_input);
+        device.linear_input_gradient_add(&by_logits, &weights.router, &mut by_input);
         if let Some(gradient) = &mut gradients.router {
             device.linear_weight_gradient(&by_logits, at.input, gradient);
         }
+        if let Some((adaptive, adapted)) = at.adaptive.zip(trace.router.as_ref()) {
+            adaptive.input_gradient_add(at, adapted, &by_logits, &mut by_input);
+            if let Some(router) = router {
+                router.count(device, &trace.routes);
+                adaptive.learn(at, adapted, &by_logits, router);
+            }
+        }
     }
+    by_input
 }
 
 /// As [`backward`] where neither the input's nor the router's gradient is wanted.
@@ -164,6 +187,7 @@ pub(super) fn backward_weights<D: Device>(
     weights: &FeedForward<D::Weight>,
     trace: Trace<D>,
     gradients: &mut FeedForward<Option<D::Gradient>>,
+    router: Option<&mut RouterLearning<D>>,
 ) {
     let (FeedForward::Mixture(weights), Trace::Mixture(trace), FeedForward::Mixture(gradients)) =
         (weights, trace, gradients)
@@ -171,6 +195,9 @@ pub(super) fn backward_weights<D: Device>(
         return; // a dense layer's network is trained only together with everything
     };
     let device = at.device;
+    if let Some(router) = router {
+        router.count(device, &trace.routes);
+    }
     if let Some((network, gated)) = weights.shared.as_ref().zip(trace.shared) {
         device.network_gradient(network, at.saved(gated), gradients.shared.as_mut(), None);
     }

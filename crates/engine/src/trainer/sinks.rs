@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use super::{Stepping, TrainableSet};
 use crate::device::Device;
 use crate::model::Description;
-use crate::model::decoder::{GradientSink, OuterGradients};
+use crate::model::adaptive_router::RouterLearning;
+use crate::model::decoder::{GradientSink, LayerSink, OuterGradients};
 use crate::names::{Layer, Parameters};
 
 /// Gradients of everything at once.
 pub(super) struct KeptSink<'a, D: Device> {
     pub(super) weights: &'a Parameters<D::Weight>,
     pub(super) gradients: &'a mut Parameters<Option<D::Gradient>>,
+    /// Of corrected routers, by layer; empty where there are none.
+    pub(super) routers: &'a mut [Option<RouterLearning<D>>],
 }
 
 impl<D: Device> GradientSink<D> for KeptSink<'_, D> {
@@ -24,11 +27,12 @@ impl<D: Device> GradientSink<D> for KeptSink<'_, D> {
         (self.weights, outer)
     }
 
-    fn layer(&mut self, index: usize) -> (&Layer<D::Weight>, &mut Layer<Option<D::Gradient>>) {
-        (
-            &self.weights.layers[index],
-            &mut self.gradients.layers[index],
-        )
+    fn layer(&mut self, index: usize) -> LayerSink<'_, D> {
+        LayerSink {
+            weights: &self.weights.layers[index],
+            gradients: &mut self.gradients.layers[index],
+            router: self.routers.get_mut(index).and_then(Option::as_mut),
+        }
     }
 
     fn finish_layer(&mut self, _: usize) {}
@@ -77,17 +81,21 @@ impl<D: Device> GradientSink<D> for ReleasedSink<'_, D> {
         (self.weights, OuterGradients::none())
     }
 
-    fn layer(&mut self, index: usize) -> (&Layer<D::Weight>, &mut Layer<Option<D::Gradient>>) {
+    fn layer(&mut self, index: usize) -> LayerSink<'_, D> {
         let mut descriptions = self.descriptions[self.first_leaves[index]..].iter();
-        let layer = &self.weights.layers[index];
-        let gradients = layer.map_ref(&mut |weight| {
+        let weights = &self.weights.layers[index];
+        let gradients = weights.map_ref(&mut |weight| {
             let parameter = descriptions.next()?;
             self.trainable.contains(parameter.role).then(|| {
                 let spare = self.pool.0.get_mut(&parameter.shape).and_then(Vec::pop);
                 spare.unwrap_or_else(|| self.device.gradient(weight))
             })
         });
-        (layer, self.current.insert(gradients))
+        LayerSink {
+            weights,
+            gradients: self.current.insert(gradients),
+            router: None,
+        }
     }
 
     fn finish_layer(&mut self, index: usize) {

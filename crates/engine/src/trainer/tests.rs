@@ -30,6 +30,7 @@ fn accumulated(trainable: &TrainableSet, plan: MemoryPlan) -> (f64, Vec<Vec<f32>
         trainable,
         routing: &routing,
         plan: &plan,
+        adaptive: &[],
     };
     let mut gradients = gradient_tree(&model, trainable);
     let loss = setting.accumulate(&model, &sequences, &mut gradients);
