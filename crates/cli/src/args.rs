@@ -21,7 +21,7 @@ use partition::{AssignArguments, PartitionArguments};
 use plan::PlanArguments;
 use select::{AffinityArguments, SelectArguments};
 use slice::{JoinArguments, SliceArguments};
-use train::TrainArguments;
+use train::{TrainArguments, TrainerKind};
 
 /// Train a Mixture-of-Experts model together with people you need not trust.
 #[derive(Debug, Parser)]
@@ -139,6 +139,9 @@ pub(crate) struct TrainingRules {
     /// Frozen experts of a layer that frozen-kept and fallback keep routable
     #[arg(long, value_name = "N")]
     pub(crate) kept: Option<u32>,
+    /// How miners fine-tune
+    #[arg(long, value_enum, value_name = "TRAINER", default_value_t = TrainerKind::Esft)]
+    pub(crate) trainer: TrainerKind,
 }
 
 /// Where text comes from.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use connito_chain::local::GenesisSpec;
+use connito_learning::inner::Method;
 use connito_protocol::ids::Hotkey;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,9 @@ pub(crate) struct RoleConfig {
     /// How a miner behaves.
     #[serde(default)]
     pub(crate) conduct: MinerConduct,
+    /// How a miner fine-tunes its experts.
+    #[serde(default)]
+    pub(crate) trainer: Method,
     /// Whom a copying miner copies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) victim: Option<Hotkey>,

@@ -159,7 +159,7 @@ fn learner(blobs: DiskBlobs, config: &RoleConfig) -> Box<dyn Learner> {
     };
     Box::new(StateLearner::new(
         blobs,
-        EngineBackend::new(config.threads.max(1)),
+        EngineBackend::new(config.threads.max(1)).training_by(config.trainer),
         conduct,
     ))
 }

@@ -14,11 +14,11 @@ use std::time::Instant;
 use anyhow::{Context, anyhow};
 use connito_engine::checkpoint::Checkpoint;
 use connito_engine::device::Cpu;
-use connito_engine::trainer::des_moe::{DesMoe, DomainBatch, Settings};
-use connito_engine::{AdamW, EngineError, MemoryPlan, Model, Routing, TrainableSet, Trainer};
+use connito_engine::{EngineError, Model, Routing};
+use connito_learning::inner::{self, InnerTrainer};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::train::{RunArguments, TrainArguments, TrainerKind};
+use crate::args::train::{RunArguments, TrainArguments};
 use crate::base::Base;
 use crate::cores::threads;
 use crate::exit::{Blame, Failure};
@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<(), Failure> {
     let domains = text::domains(arguments, &tokenizer, length)?;
     let steps = Steps::new(&domains, arguments.run.batch.into(), arguments.run.seed)?;
     let mut model = model.on(Cpu::new(threads(arguments.run.threads)).environment()?);
-    let trainer = AnyTrainer::new(&model, &choice, &arguments.run)
+    let trainer = trainer(&model, &choice, &arguments.run)
         .with_context(|| choice.source.clone())
         .input()?;
     check_writable(&checkpoint, &model, &choice.trained)?;
@@ -106,50 +106,18 @@ fn losses(model: &Model, domains: &[DomainTokens]) -> Result<Vec<f64>, EngineErr
     domains.iter().map(mean).collect()
 }
 
-/// One of the trainers.
-enum AnyTrainer {
-    Esft(Trainer),
-    DesMoe(DesMoe),
-}
-
-impl AnyTrainer {
-    fn new(model: &Model, choice: &Choice, run: &RunArguments) -> Result<Self, EngineError> {
-        let (experts, routing) = (choice.trained.clone(), &choice.routing);
-        let (adamw, plan) = (AdamW::default(), MemoryPlan::default());
-        match run.trainer {
-            TrainerKind::Esft => {
-                let set = TrainableSet::experts(experts);
-                Trainer::new(model, set, routing, adamw, plan).map(Self::Esft)
-            }
-            TrainerKind::DesMoe => {
-                let settings = Settings {
-                    seed: run.seed,
-                    ..Settings::new(run.steps.into())
-                };
-                let with = (adamw, plan);
-                DesMoe::new(model, experts, routing, settings, with).map(Self::DesMoe)
-            }
-        }
-    }
-
-    /// One step on a batch of every domain; the mean loss before it.
-    fn step(
-        &mut self,
-        model: &mut Model,
-        domains: &[Vec<&[u32]>],
-        learning_rate: f32,
-    ) -> Result<f64, EngineError> {
-        let report = match self {
-            Self::Esft(trainer) => trainer.step(model, &domains.concat(), learning_rate)?,
-            Self::DesMoe(trainer) => {
-                let batches = domains.iter().enumerate();
-                let batches = batches.map(|(domain, sequences)| DomainBatch { domain, sequences });
-                let batches: Vec<DomainBatch<'_>> = batches.collect();
-                trainer.step(model, &batches, learning_rate)?.step
-            }
-        };
-        Ok(report.loss)
-    }
+fn trainer(
+    model: &Model,
+    choice: &Choice,
+    run: &RunArguments,
+) -> Result<InnerTrainer, EngineError> {
+    let plan = inner::Plan {
+        experts: choice.trained.clone(),
+        routing: &choice.routing,
+        steps: run.steps.into(),
+        seed: run.seed,
+    };
+    InnerTrainer::new(model, run.trainer.method(), plan)
 }
 
 /// What training took.
@@ -160,7 +128,7 @@ struct Speed {
 
 fn train(
     model: &mut Model,
-    mut trainer: AnyTrainer,
+    mut trainer: InnerTrainer,
     mut steps: Steps<'_>,
     run: &RunArguments,
 ) -> Result<Speed, EngineError> {
@@ -171,7 +139,7 @@ fn train(
     let mut tokens = 0;
     for _ in 0..run.steps {
         let batch = steps.next();
-        let loss = trainer.step(model, &batch, run.learning_rate)?;
+        let loss = trainer.step(model, &batch, run.learning_rate)?.loss;
         let lengths = batch.iter().flatten().map(|sequence| sequence.len() as u64);
         tokens += lengths.sum::<u64>();
         let rate = tokens as f64 / begun.elapsed().as_secs_f64().max(1e-9);

@@ -8,14 +8,14 @@ use connito_engine::data::documents::{Batches, Limits, TokenDocuments};
 use connito_engine::device::{Cpu, Device};
 use connito_engine::routing::ExpertMap;
 use connito_engine::{
-    AdamW, EngineError, Holding, MemoryPlan, Model, ModelConfig, Routing, TrainableSet, Trainer,
-    expert_parameter_names, parse_expert_name,
+    EngineError, Holding, Model, ModelConfig, Routing, expert_parameter_names, parse_expert_name,
 };
 use connito_protocol::partition::ExpertMapping;
 use connito_protocol::rules::{InnerRules, TrainingRouting};
 use connito_protocol::scoring::SequenceLoss;
 
 use crate::backend::{Backend, BackendError, FixedParts, TrainedShard, TrainingPlan, Visited};
+use crate::inner::{self, InnerTrainer, Method};
 use crate::selection::{Score, ScoreSummary, Scores};
 use crate::shard::{Layout, Shard};
 use crate::task::experts_of;
@@ -25,6 +25,7 @@ use crate::wire;
 #[derive(Debug)]
 pub struct EngineBackend {
     threads: usize,
+    method: Method,
     opened: Option<Opened>,
 }
 
@@ -44,8 +45,16 @@ impl EngineBackend {
     pub fn new(threads: usize) -> Self {
         Self {
             threads,
+            method: Method::default(),
             opened: None,
         }
+    }
+
+    /// The same backend, training by another method.
+    #[must_use]
+    pub fn training_by(mut self, method: Method) -> Self {
+        self.method = method;
+        self
     }
 
     fn opened(&self) -> Result<&Opened, BackendError> {
@@ -162,9 +171,10 @@ impl Backend for EngineBackend {
         plan: &TrainingPlan<'_>,
         go_on: &dyn Fn() -> bool,
     ) -> Result<TrainedShard, BackendError> {
+        let method = self.method;
         let model = &mut self.opened_mut()?.model;
-        let mut progress =
-            train_experts(model, plan, go_on).map_err(|error| told("training", &error))?;
+        let mut progress = train_experts(model, (plan, method), go_on)
+            .map_err(|error| told("training", &error))?;
         let family = model.config().family;
         for (layer, experts) in plan.experts {
             let names = experts.iter();
@@ -189,19 +199,19 @@ fn set_tensors(model: &mut Model, shard: &Shard) -> Result<(), EngineError> {
 
 fn train_experts(
     model: &mut Model,
-    plan: &TrainingPlan<'_>,
+    (plan, method): (&TrainingPlan<'_>, Method),
     go_on: &dyn Fn() -> bool,
 ) -> Result<TrainedShard, EngineError> {
-    let trainable = TrainableSet::experts(plan.experts.clone());
-    let routing = training_routing(plan);
-    let mut documents = TokenDocuments::default();
-    plan.domains
-        .iter()
-        .for_each(|domain| documents.append(domain));
-    let (optimizer, memory) = (AdamW::default(), MemoryPlan::default());
-    let mut trainer = Trainer::new(model, trainable, &routing, optimizer, memory)?;
+    let inner = inner::Plan {
+        experts: plan.experts.clone(),
+        routing: &training_routing(plan),
+        steps: plan.rules.steps.into(),
+        seed: plan.seed,
+    };
+    let mut trainer = InnerTrainer::new(model, method, inner)?;
     let batch = plan.rules.batch_sequences as usize;
-    let mut batches = Batches::new(documents.len(), batch, plan.seed);
+    let sequences = plan.domains.iter().map(TokenDocuments::len).sum();
+    let mut batches = Batches::new(sequences, batch, plan.seed);
     let mut progress = TrainedShard {
         shard: Shard::default(),
         steps: 0,
@@ -211,20 +221,31 @@ fn train_experts(
     };
     while progress.steps < plan.rules.steps && go_on() {
         let Some(picks) = batches.next() else { break };
-        let sequences = documents.select(&picks);
+        let domains = by_domain(plan.domains, &picks);
         let rate = learning_rate(progress.steps, plan.rules);
-        let report = trainer.step(model, &sequences, rate)?;
+        let report = trainer.step(model, &domains, rate)?;
         if progress.steps == 0 {
             progress.loss_first = report.loss;
         }
         progress.loss_last = report.loss;
         progress.steps += 1;
-        progress.tokens += sequences
-            .iter()
-            .map(|sequence| sequence.len() as u64 - 1)
-            .sum::<u64>();
+        let predicted = |sequence: &&[u32]| sequence.len() as u64 - 1;
+        progress.tokens += domains.iter().flatten().map(predicted).sum::<u64>();
     }
     Ok(progress)
+}
+
+/// The picked sequences, each in its domain's list; picks count through all domains.
+fn by_domain<'a>(domains: &'a [TokenDocuments], picks: &[usize]) -> Vec<Vec<&'a [u32]>> {
+    let mut first = 0;
+    let lists = domains.iter().map(|documents| {
+        let range = first..first + documents.len();
+        first = range.end;
+        let own = picks.iter().filter(|pick| range.contains(pick));
+        let own: Vec<usize> = own.map(|pick| pick - range.start).collect();
+        documents.select(&own)
+    });
+    lists.collect()
 }
 
 /// Which experts a forward pass of training chooses from.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use connito_learning::inner::Method;
 use clap::{Args, ValueEnum};
 
 use super::inspect::RoutingMode;
@@ -84,6 +85,14 @@ pub(crate) enum TrainerKind {
 }
 
 impl TrainerKind {
+    /// What it stands for.
+    pub(crate) fn method(self) -> Method {
+        match self {
+            Self::Esft => Method::Esft,
+            Self::DesMoe => Method::DesMoe,
+        }
+    }
+
     /// The trainer as it is typed.
     pub(crate) fn name(self) -> &'static str {
         match self {

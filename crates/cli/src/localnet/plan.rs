@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use connito_chain::keys::{self, Keypair, Signer};
 use connito_chain::local::{GenesisNeuron, GenesisSpec};
+use connito_learning::inner::Method;
 use connito_protocol::assignment::assigned_group;
 use connito_protocol::ids::{GroupId, Hotkey, Netuid};
 use connito_protocol::rules::{Rules, SelectionTop, TrainingRouting};
@@ -161,6 +162,7 @@ impl Plan {
                 None,
                 |config| {
                     config.conduct = conduct;
+                    config.trainer = arguments.training.trainer.method();
                     config.victim = victim.filter(|_| conduct == MinerConduct::Copying);
                 },
             )?;
@@ -187,6 +189,7 @@ impl Plan {
             threads: 1,
             stop_with_input: self.chain.stop_with_input,
             conduct: MinerConduct::Honest,
+            trainer: Method::default(),
             victim: None,
             task: None,
         };
