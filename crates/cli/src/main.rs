@@ -20,6 +20,7 @@ mod output;
 mod partition;
 mod plan;
 mod pretrain;
+mod progress;
 mod replay;
 mod roles;
 mod select;

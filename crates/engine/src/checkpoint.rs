@@ -5,7 +5,8 @@
 //! asked for, row by row, so that a slice of a model costs no more than the slice. Parameters are asked
 //! for by canonical name, however the folder stores them: one tensor per expert matrix, all experts of
 //! a layer fused (in two orientations), or fused expert by expert. What is written has the layout that
-//! was read.
+//! was read. A slice of a model may be a folder of its own: [`write_slice`] makes one, [`join_slices`] puts
+//! it back, and both move bytes without mapping them.
 //!
 //! Every tensor is accounted for by name, because a loader that skips what it does not recognise leaves
 //! experts at their initial values. Knows nothing of devices.
@@ -15,9 +16,14 @@ mod element;
 mod error;
 mod files;
 mod header;
+mod join;
 mod layout;
+mod record;
 mod rows;
+mod slice;
+mod staging;
 mod stored;
+mod stream;
 mod write;
 
 use std::collections::BTreeMap;
@@ -26,13 +32,17 @@ use std::path::{Path, PathBuf};
 use crate::config::ModelConfig;
 use crate::names::{Parameter, Parameters};
 use files::Files;
+use header::Entry;
 use layout::{Content, Layout, Part, SCALE_SUFFIX, View};
 use rows::{SCALE_BLOCK, Scales};
 
 pub use create::write_new;
 pub use element::FileElement;
-pub use error::{CheckpointError, HeaderError};
+pub use error::{CheckpointError, HeaderError, RecordError};
+pub use join::{Conversion, JoinError, JoinReport, join_slices};
 pub use rows::StoredRows;
+pub use slice::{SliceError, SlicePlan, SliceReport, write_slice};
+pub use stream::Progress;
 pub use write::Values;
 
 const CONFIG: &str = "config.json";
@@ -62,8 +72,8 @@ struct Source {
 /// A parameter's place, found and measured.
 struct Located<'a> {
     tensor: &'a str,
-    bytes: &'a [u8],
-    element: FileElement,
+    part: &'a Part,
+    entry: &'a Entry,
     view: View,
 }
 
@@ -77,20 +87,49 @@ impl Checkpoint {
     /// runs, the index is broken or points elsewhere, or a parameter is stored twice. Files that the
     /// index lists may be absent.
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
+        Self::read(folder, Files::open)
+    }
+
+    /// Opens a folder whose weights are only moved about: nothing is mapped, and no values can be read.
+    fn survey(folder: &Path) -> Result<Self, CheckpointError> {
+        Self::read(folder, Files::survey)
+    }
+
+    fn read(
+        folder: &Path,
+        open: fn(&Path) -> Result<Files, CheckpointError>,
+    ) -> Result<Self, CheckpointError> {
         let path = folder.join(CONFIG);
         let text = std::fs::read(&path).map_err(|source| CheckpointError::read(&path, source))?;
         let text = String::from_utf8_lossy(&text);
         let mut config = ModelConfig::from_json(&text)
             .map_err(|source| CheckpointError::Config { path, source })?;
-        let files = Files::open(folder)?;
+        let files = open(folder)?;
         // A head that is there is used, whatever the flag says.
         config.tied_head &= !files.tensors.contains_key(HEAD);
+        let mut checkpoint = Self::of(folder, config, files)?;
+        checkpoint
+            .warnings
+            .splice(..0, ModelConfig::warnings(&text));
+        Ok(checkpoint)
+    }
+
+    /// Files as those of a model of this configuration.
+    fn of(folder: &Path, config: ModelConfig, files: Files) -> Result<Self, CheckpointError> {
+        for file in &files.files {
+            let held = file.held.as_ref();
+            held.map_or(Ok(()), |held| record::check(held, &config))
+                .map_err(|error| CheckpointError::SliceRecord {
+                    path: file.path.clone(),
+                    source: error.into(),
+                })?;
+        }
         let mut checkpoint = Self {
             folder: folder.to_owned(),
             layout: Layout::new(config),
             sources: BTreeMap::new(),
             foreign: None,
-            warnings: ModelConfig::warnings(&text),
+            warnings: Vec::new(),
             files,
         };
         checkpoint.recognise()?;
@@ -119,6 +158,28 @@ impl Checkpoint {
     pub fn check(&self, resident: &dyn Fn(usize, usize) -> bool) -> Result<(), CheckpointError> {
         let mut leaf = |parameter: Parameter<'_>| self.parameter(&parameter.name).map(|_| ());
         Parameters::build(self.config(), resident, &mut leaf)?;
+        self.nothing_foreign()
+    }
+
+    /// Whether all files and all tensors of a whole model are there, in the right shapes and in whatever
+    /// types: what is only moved about need not be understood.
+    fn check_stored(&self) -> Result<(), CheckpointError> {
+        for file in &self.files.files {
+            file.present()?;
+        }
+        let mut leaf = |parameter: Parameter<'_>| {
+            let located = self.locate(&parameter.name)?;
+            let whole = matches!(located.part, Part::Whole { .. });
+            if whole && located.entry.element() == Some(FileElement::F8E4M3) {
+                self.scales_of(&located)?;
+            }
+            Ok::<_, CheckpointError>(())
+        };
+        Parameters::build(self.config(), &|_, _| true, &mut leaf)?;
+        self.nothing_foreign()
+    }
+
+    fn nothing_foreign(&self) -> Result<(), CheckpointError> {
         match &self.foreign {
             Some(name) => Err(CheckpointError::UnexpectedTensor { name: name.clone() }),
             None => Ok(()),
@@ -132,20 +193,17 @@ impl Checkpoint {
     /// When the parameter, its file or its scales are missing, or its tensor is misshapen or of an unread
     /// type.
     pub fn parameter(&self, name: &str) -> Result<StoredRows<'_>, CheckpointError> {
-        let Located {
-            tensor,
-            bytes,
-            element,
-            view,
-        } = self.locate(name)?;
+        let located = self.locate(name)?;
+        let element = located.element()?;
         let scales = match element {
-            FileElement::F8E4M3 => Some(self.scales(tensor, &view)?),
+            FileElement::F8E4M3 => Some(self.scales(&located)?),
             FileElement::F32 | FileElement::F16 | FileElement::Bf16 => None,
         };
+        let (_, bytes) = self.files.tensor(located.tensor)?;
         Ok(StoredRows {
             bytes,
             element,
-            view,
+            view: located.view,
             scales,
         })
     }
@@ -156,15 +214,16 @@ impl Checkpoint {
     ///
     /// As [`Self::parameter`].
     pub fn element(&self, name: &str) -> Result<FileElement, CheckpointError> {
-        self.locate(name).map(|located| located.element)
+        self.locate(name)?.element()
     }
 
     /// Notes what every tensor holds.
     fn recognise(&mut self) -> Result<(), CheckpointError> {
         for (tensor, stored) in &self.files.tensors {
-            let parameters = match self.layout.content(tensor) {
+            let held = self.files.files[stored.file].held.as_ref();
+            let parameters = match self.layout.content(tensor, held) {
                 Content::Parameters(parameters) => parameters,
-                Content::Passenger => continue,
+                Content::Passenger | Content::Unread => continue,
                 Content::Foreign => {
                     self.foreign.get_or_insert_with(|| tensor.clone());
                     continue;
@@ -194,20 +253,12 @@ impl Checkpoint {
     fn locate(&self, name: &str) -> Result<Located<'_>, CheckpointError> {
         let missing = || CheckpointError::MissingTensor { name: name.into() };
         let source = self.sources.get(name).ok_or_else(missing)?;
-        let (entry, bytes) = self.files.tensor(&source.tensor)?;
-        let view = self.view_of(source, &entry.shape)?;
-        let element = entry.element().filter(|element| {
-            // Scales belong to blocks of a matrix that is a tensor of its own.
-            *element != FileElement::F8E4M3 || matches!(source.part, Part::Whole { .. })
-        });
+        let (_, entry) = self.files.entry(&source.tensor)?;
         Ok(Located {
             tensor: &source.tensor,
-            bytes,
-            element: element.ok_or_else(|| CheckpointError::ElementType {
-                name: source.tensor.clone(),
-                element_type: entry.element_type.clone(),
-            })?,
-            view,
+            part: &source.part,
+            entry,
+            view: self.view_of(source, &entry.shape)?,
         })
     }
 
@@ -220,9 +271,11 @@ impl Checkpoint {
         })
     }
 
-    fn scales(&self, tensor: &str, view: &View) -> Result<Scales<'_>, CheckpointError> {
-        let name = format!("{tensor}{SCALE_SUFFIX}");
-        let (entry, bytes) = self.files.tensor(&name)?;
+    /// The scales of a parameter that is stored in eight bits: their tensor, and what it is.
+    fn scales_of(&self, located: &Located<'_>) -> Result<(String, &Entry), CheckpointError> {
+        let name = format!("{}{SCALE_SUFFIX}", located.tensor);
+        let (_, entry) = self.files.entry(&name)?;
+        let view = &located.view;
         let expected = [view.rows, view.width].map(|size| size.div_ceil(SCALE_BLOCK));
         if entry.shape != expected {
             return Err(CheckpointError::MisshapenTensor {
@@ -231,16 +284,35 @@ impl Checkpoint {
                 found: entry.shape.clone(),
             });
         }
+        Ok((name, entry))
+    }
+
+    fn scales(&self, located: &Located<'_>) -> Result<Scales<'_>, CheckpointError> {
+        let (name, entry) = self.scales_of(located)?;
         let element = entry
             .element()
             .filter(|element| *element != FileElement::F8E4M3);
         Ok(Scales {
-            bytes,
+            bytes: self.files.tensor(&name)?.1,
             element: element.ok_or_else(|| CheckpointError::ElementType {
                 name,
                 element_type: entry.element_type.clone(),
             })?,
-            width: expected[1],
+            width: located.view.width.div_ceil(SCALE_BLOCK),
+        })
+    }
+}
+
+impl Located<'_> {
+    /// Its type where this engine reads it.
+    fn element(&self) -> Result<FileElement, CheckpointError> {
+        let element = self.entry.element().filter(|element| {
+            // Scales belong to blocks of a matrix that is a tensor of its own.
+            *element != FileElement::F8E4M3 || matches!(self.part, Part::Whole { .. })
+        });
+        element.ok_or_else(|| CheckpointError::ElementType {
+            name: self.tensor.to_owned(),
+            element_type: self.entry.element_type.clone(),
         })
     }
 }

@@ -11,6 +11,7 @@ mod help;
 mod inspect;
 mod plan;
 mod train;
+mod slice;
 
 use std::ffi::OsStr;
 use std::process::Command;

@@ -11,7 +11,7 @@ use super::CONFIG;
 use super::element::FileElement;
 use super::error::CheckpointError;
 use super::files::WEIGHTS;
-use super::header;
+use super::header::{self, NewEntry};
 use super::layout::{Content, Layout, Part};
 use super::write::{Put, Values, put, write_rows, write_whole};
 use crate::config::{Family, ModelConfig};
@@ -34,9 +34,8 @@ pub fn write_new(
     fs::create_dir_all(folder).map_err(|source| CheckpointError::write(folder, source))?;
     let path = folder.join(WEIGHTS);
     write_whole(&path, |to| {
-        let table = tensors.iter();
-        let table = table.map(|tensor| (&tensor.name[..], tensor.element, &tensor.shape[..]));
-        put(&path, to, &header::write(table))?;
+        let table = tensors.iter().map(NewTensor::entry);
+        put(&path, to, &header::write(&header::pytorch(), table))?;
         for tensor in &tensors {
             tensor.write(&layout, values, &mut |bytes| put(&path, to, bytes))?;
         }
@@ -101,15 +100,24 @@ fn tensors(config: &ModelConfig, element: FileElement) -> Result<Vec<NewTensor>,
 }
 
 impl NewTensor {
+    fn entry(&self) -> NewEntry<'_> {
+        NewEntry {
+            name: &self.name,
+            element_type: self.element.to_safetensors(),
+            shape: &self.shape,
+            bytes: self.shape.iter().product::<usize>() * self.element.size(),
+        }
+    }
+
     fn write(
         &self,
         layout: &Layout,
         values: &Values<'_>,
         put: &mut Put<'_>,
     ) -> Result<(), CheckpointError> {
-        let parts: Vec<(String, Part)> = match layout.content(&self.name) {
+        let parts: Vec<(String, Part)> = match layout.content(&self.name, None) {
             Content::Parameters(parts) => parts,
-            Content::Passenger | Content::Foreign => Vec::new(),
+            Content::Passenger | Content::Unread | Content::Foreign => Vec::new(),
         };
         for (name, part) in parts {
             let view = layout.view(&part, &self.shape);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::ConfigError;
+use crate::routing::RoutingError;
 
 /// Why a checkpoint cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,39 @@ pub enum CheckpointError {
         path: PathBuf,
         /// What it lists.
         file: String,
+    },
+    /// Two listed files hold a tensor of one name.
+    #[error("tensor {name} is in {} and in {}", first.display(), second.display())]
+    InTwoFiles {
+        /// The tensor.
+        name: String,
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// A slice's own account of its experts cannot be used.
+    #[error("{} does not say properly which experts it holds", path.display())]
+    SliceRecord {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with the account.
+        #[source]
+        source: RecordError,
+    },
+    /// A folder is to be written into one that is read.
+    #[error("{} is, or lies in, {}, which is only read", path.display(), input.display())]
+    WithinInput {
+        /// The folder to be written.
+        path: PathBuf,
+        /// The folder that is read.
+        input: PathBuf,
+    },
+    /// Something stands where a folder is to be written, or the path leads nowhere.
+    #[error("{} is no place for a folder", path.display())]
+    NoPlace {
+        /// The path.
+        path: PathBuf,
     },
     /// A tensor is not in the file that the index gives for it.
     #[error("tensor {name} is not in {}, where the index has it", path.display())]
@@ -133,6 +167,28 @@ pub enum CheckpointError {
         /// Its type, as safetensors spells it.
         element_type: String,
     },
+}
+
+/// What is wrong with a slice's account of its experts.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// It is no table of layers.
+    #[error("the experts are not listed by layer")]
+    Syntax {
+        /// Where its syntax breaks.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Ids are repeated or not in order, so that rows could not be told apart.
+    #[error("the experts of layer {layer} are not in ascending order")]
+    Order {
+        /// The layer.
+        layer: usize,
+    },
+    /// The model has no such experts.
+    #[error(transparent)]
+    Experts(#[from] RoutingError),
 }
 
 /// Where the structure of a safetensors file breaks.

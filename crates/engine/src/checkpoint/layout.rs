@@ -10,12 +10,14 @@
 //! slot-fused         experts.e.gate_up_proj [2I, H], down_proj [H, I]
 //! ```
 //!
-//! The gate comes before the up matrix wherever they share a tensor. Knows nothing of files.
+//! The gate comes before the up matrix wherever they share a tensor. Where the tensors of a slice hold
+//! fewer experts than the model has, `E` is how many they hold, in ascending order. Knows nothing of files.
 
 use std::collections::BTreeMap;
 
 use crate::config::{Family, ModelConfig};
 use crate::names::{Parameter, Parameters, block, expert_parameter_names, prefix};
+use crate::routing::ExpertMap;
 
 /// Written by old versions of `transformers`; follows from the configuration.
 const DERIVED_SUFFIX: &str = ".rotary_emb.inv_freq";
@@ -50,10 +52,13 @@ pub(super) enum Fused {
 pub(super) enum Part {
     /// It is the tensor.
     Whole { shape: Vec<usize> },
-    /// One of all experts' matrices: 0 and 1 are gate and up, or 0 is down.
+    /// One of many experts' matrices: 0 and 1 are gate and up, or 0 is down.
     OfAll {
         fused: Fused,
-        expert: usize,
+        /// Where the expert stands among those that share the tensor.
+        row: usize,
+        /// How many share it.
+        rows: usize,
         matrix: usize,
     },
     /// One of an expert's matrices.
@@ -67,6 +72,8 @@ pub(super) enum Content {
     Parameters(Vec<(String, Part)>),
     /// Something that is copied and never computed with.
     Passenger,
+    /// Something that neither this engine nor `transformers` reads.
+    Unread,
     /// Nothing that the model has.
     Foreign,
 }
@@ -90,9 +97,10 @@ impl Layout {
         Self { config, backbone }
     }
 
-    pub(super) fn content(&self, tensor: &str) -> Content {
+    /// What a tensor holds, in a file that says it holds these experts, or says nothing.
+    pub(super) fn content(&self, tensor: &str, held: Option<&ExpertMap>) -> Content {
         if let Some(scaled) = tensor.strip_suffix(SCALE_SUFFIX) {
-            return match self.content(scaled) {
+            return match self.content(scaled, held) {
                 Content::Parameters(_) => Content::Passenger,
                 other => other,
             };
@@ -106,30 +114,26 @@ impl Layout {
             let shape = shape.clone();
             return Content::Parameters(vec![(name, Part::Whole { shape })]);
         }
-        match self.experts(&name) {
+        match self.experts(&name, held) {
             Some(parameters) => Content::Parameters(parameters),
-            None if self.is_passenger(&name) => Content::Passenger,
-            None => Content::Foreign,
+            None => self.other(&name),
         }
     }
 
-    fn is_passenger(&self, name: &str) -> bool {
-        if name.ends_with(DERIVED_SUFFIX) {
-            return true;
-        }
+    /// What holds no parameter.
+    fn other(&self, name: &str) -> Content {
+        // The module that predicts several tokens at once follows the last layer.
+        let module = format!("model.layers.{}.", self.config.num_hidden_layers);
         match self.config.family {
-            // The module that predicts several tokens at once follows the last layer.
-            Family::DeepseekV3 => {
-                let module = format!("model.layers.{}.", self.config.num_hidden_layers);
-                name.starts_with(&module)
-            }
-            Family::Qwen3VlMoe => name.starts_with(VISION_PREFIX),
-            _ => false,
+            _ if name.ends_with(DERIVED_SUFFIX) => Content::Unread,
+            Family::DeepseekV3 if name.starts_with(&module) => Content::Unread,
+            Family::Qwen3VlMoe if name.starts_with(VISION_PREFIX) => Content::Passenger,
+            _ => Content::Foreign,
         }
     }
 
     /// The matrices of routed experts that a tensor holds; `None` if it is none of theirs.
-    fn experts(&self, name: &str) -> Option<Vec<(String, Part)>> {
+    fn experts(&self, name: &str, held: Option<&ExpertMap>) -> Option<Vec<(String, Part)>> {
         let family = self.config.family;
         let (layer, rest) = name
             .strip_prefix(prefix(family))?
@@ -139,15 +143,20 @@ impl Layout {
         let rest = rest
             .strip_prefix(block(family))?
             .strip_prefix(".experts.")?;
+        let experts: Vec<usize> = match held {
+            Some(held) => held.get(&layer)?.clone(),
+            None => (0..self.config.mixture.experts).collect(),
+        };
         let matrices = |expert| expert_parameter_names(family, layer, expert);
-        let experts = self.config.mixture.experts;
         if let Some(fused) = fused(rest) {
-            let of_all = (0..experts).flat_map(|expert| {
+            let rows = experts.len();
+            let of_all = experts.into_iter().enumerate().flat_map(|(row, expert)| {
                 let parts = parts(matrices(expert), fused).into_iter().enumerate();
                 parts.map(move |(matrix, name)| {
                     let part = Part::OfAll {
                         fused,
-                        expert,
+                        row,
+                        rows,
                         matrix,
                     };
                     (name, part)
@@ -156,7 +165,7 @@ impl Layout {
             return Some(of_all.collect());
         }
         let (expert, matrix) = rest.split_once('.')?;
-        let expert = index(expert).filter(|expert| *expert < experts)?;
+        let expert = index(expert).filter(|expert| experts.binary_search(expert).is_ok())?;
         if let Some(fused) = fused(matrix) {
             let parts = parts(matrices(expert), fused).into_iter().enumerate();
             let of_one = parts.map(|(matrix, name)| (name, Part::OfOne { fused, matrix }));
@@ -175,16 +184,17 @@ impl Layout {
     /// Where a part lies in a tensor of this shape, or else the shape that the tensor should have.
     pub(super) fn view(&self, part: &Part, shape: &[usize]) -> Result<View, Vec<usize>> {
         let (hidden, width) = (self.config.hidden_size, self.config.mixture.width);
-        let (fused, expert, matrix, leading) = match part {
+        let (fused, row, matrix, leading) = match part {
             Part::Whole { shape: expected } if expected == shape => {
                 return Ok(whole(expected));
             }
             Part::Whole { shape: expected } => return Err(expected.clone()),
             Part::OfAll {
                 fused,
-                expert,
+                row,
+                rows,
                 matrix,
-            } => (fused, *expert, *matrix, Some(self.config.mixture.experts)),
+            } => (fused, *row, *matrix, Some(*rows)),
             Part::OfOne { fused, matrix } => (fused, 0, *matrix, None),
         };
         // A matrix of one expert, and how many of its kind share a tensor.
@@ -194,7 +204,7 @@ impl Layout {
         };
         let stacked = matrices * rows;
         let expected: Vec<usize> = leading.into_iter().chain([stacked, columns]).collect();
-        let base = expert * stacked * columns;
+        let base = row * stacked * columns;
         if shape == expected {
             return Ok(View {
                 offset: base + matrix * rows * columns,

@@ -5,7 +5,9 @@
 
 mod damage;
 mod folders;
+mod joined;
 mod scaled;
+mod sliced;
 mod written;
 
 use std::collections::BTreeMap;

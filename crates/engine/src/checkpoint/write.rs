@@ -8,17 +8,18 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::element::FileElement;
 use super::error::CheckpointError;
-use super::files::{INDEX, WEIGHTS, WeightsFile};
+use super::files::{INDEX, WEIGHTS};
 use super::header::Entry;
 use super::layout::{Content, Part, View};
 use super::{CONFIG, Checkpoint};
 use crate::device::Rows;
+use crate::routing::ExpertMap;
 
 /// New values of parameters by canonical name; `None` where a parameter keeps its values.
 pub type Values<'a> = dyn Fn(&str) -> Option<Box<dyn Rows + 'a>> + 'a;
@@ -38,7 +39,7 @@ impl Checkpoint {
     /// could be mistaken for a checkpoint is left behind.
     pub fn write(&self, folder: &Path, values: &Values<'_>) -> Result<(), CheckpointError> {
         for file in &self.files.files {
-            mapped(file)?;
+            file.bytes()?;
         }
         fs::create_dir_all(folder).map_err(|source| CheckpointError::write(folder, source))?;
         let mut entries =
@@ -65,17 +66,19 @@ impl Checkpoint {
         for file in &self.files.files {
             let path = folder.join(file.path.file_name().unwrap_or(OsStr::new(WEIGHTS)));
             written.push(path.clone());
-            let old = mapped(file)?;
+            let old = file.bytes()?;
             write_whole(&path, |to| {
                 // The tensors' ranges follow each other from the end of the table to that of the file.
-                let data = file
-                    .tensors
-                    .first()
-                    .map_or(old.len(), |(_, entry)| entry.bytes.start);
-                put(&path, to, &old[..data])?;
-                for (name, entry) in &file.tensors {
+                put(&path, to, &old[..file.present()?.data])?;
+                for (name, entry) in file.tensors() {
                     let old = &old[entry.bytes.clone()];
-                    let tensor = Tensor { name, entry, old };
+                    let held = file.held.as_ref();
+                    let tensor = Tensor {
+                        name,
+                        entry,
+                        old,
+                        held,
+                    };
                     self.write_tensor(&tensor, values, &mut |bytes| put(&path, to, bytes))?;
                 }
                 Ok(())
@@ -91,7 +94,7 @@ impl Checkpoint {
     }
 
     /// The other files of the checkpoint that belong to it, `config.json` last.
-    fn companions(&self) -> Result<Vec<PathBuf>, CheckpointError> {
+    pub(super) fn companions(&self) -> Result<Vec<PathBuf>, CheckpointError> {
         let unreadable = |source| CheckpointError::read(&self.folder, source);
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(unreadable)? {
@@ -112,7 +115,7 @@ impl Checkpoint {
         values: &Values<'_>,
         put: &mut Put<'_>,
     ) -> Result<(), CheckpointError> {
-        let Content::Parameters(parameters) = self.layout.content(tensor.name) else {
+        let Content::Parameters(parameters) = self.layout.content(tensor.name, tensor.held) else {
             return put(tensor.old);
         };
         let mut replaced = Vec::new();
@@ -168,16 +171,13 @@ impl Checkpoint {
     }
 }
 
-fn mapped(file: &WeightsFile) -> Result<&[u8], CheckpointError> {
-    let absent = || CheckpointError::read(&file.path, io::ErrorKind::NotFound.into());
-    Ok(file.map.as_ref().ok_or_else(absent)?.bytes())
-}
-
 /// One tensor of the checkpoint being copied.
 struct Tensor<'a> {
     name: &'a str,
     entry: &'a Entry,
     old: &'a [u8],
+    /// The experts that its file says it holds.
+    held: Option<&'a ExpertMap>,
 }
 
 /// Takes the next bytes of a file.
@@ -186,7 +186,7 @@ pub(super) type Put<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
 impl View {
     /// The bytes of the tensor between which the parameter's numbers lie. A transposed matrix shares
     /// them with the other one of its expert, if there is one.
-    fn block(&self, element: FileElement) -> Range<usize> {
+    pub(super) fn block(&self, element: FileElement) -> Range<usize> {
         let size = element.size();
         if self.column_stride == 1 {
             return self.offset * size..(self.offset + self.rows * self.width) * size;
@@ -197,7 +197,13 @@ impl View {
     }
 
     /// Puts the rows of a transposed matrix into its block, which begins at byte `start`.
-    fn scatter(&self, source: &dyn Rows, element: FileElement, start: usize, block: &mut [u8]) {
+    pub(super) fn scatter(
+        &self,
+        source: &dyn Rows,
+        element: FileElement,
+        start: usize,
+        block: &mut [u8],
+    ) {
         let size = element.size();
         let mut row = vec![0.0; self.width];
         let mut bytes = Vec::new();

@@ -5,7 +5,7 @@ use std::error::Error;
 use proptest::prelude::*;
 
 use super::*;
-use crate::checkpoint::header;
+use crate::checkpoint::header::{self, Header};
 
 /// Opens, checks and reads everything that can be read.
 fn exercise(folder: &Path) -> Result<(), CheckpointError> {
@@ -43,12 +43,16 @@ fn a_truncated_weights_file_is_named() {
     );
 }
 
+fn read(file: &[u8]) -> Result<Header, HeaderError> {
+    header::read(file, file.len() as u64)
+}
+
 fn header_refusal(table: &str, data: usize) -> String {
     let mut file = (table.len() as u64).to_le_bytes().to_vec();
     file.extend(table.as_bytes());
     file.resize(file.len() + data, 0);
-    match header::read(&file) {
-        Ok(entries) => panic!("accepted {entries:?}"),
+    match read(&file) {
+        Ok(header) => panic!("accepted {header:?}"),
         Err(error) => error.to_string(),
     }
 }
@@ -110,11 +114,24 @@ fn a_table_that_says_impossible_things_is_refused() {
 
     let mut long = u64::MAX.to_le_bytes().to_vec();
     long.extend([0; 64]);
-    let error = header::read(&long).unwrap_err().to_string();
+    let error = read(&long).unwrap_err().to_string();
     assert_eq!(
         error,
         "the header is said to be 18446744073709551615 bytes long"
     );
+}
+
+/// Of two, neither is taken for the other.
+#[test]
+fn a_tensor_that_a_table_lists_twice_is_named() {
+    let row = r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#;
+    let table = format!(r#"{{"a":{row},"a":{row}}}"#);
+    let mut file = (table.len() as u64).to_le_bytes().to_vec();
+    file.extend(table.as_bytes());
+    file.extend([0; 4]);
+    let error = read(&file).unwrap_err();
+    let source = error.source().expect("a cause").to_string();
+    assert!(source.starts_with("tensor a is listed twice"), "{source}");
 }
 
 #[test]
@@ -123,7 +140,7 @@ fn comments_of_other_writers_are_no_tensors() {
         let table = format!(r#"{{"__metadata__":{metadata}}}"#);
         let mut file = (table.len() as u64).to_le_bytes().to_vec();
         file.extend(table.as_bytes());
-        assert_eq!(header::read(&file).unwrap(), []);
+        assert_eq!(read(&file).unwrap().tensors, []);
     }
 }
 
@@ -154,7 +171,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_are_no_table_of_tensors(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        prop_assert!(header::read(&bytes).is_err());
+        prop_assert!(read(&bytes).is_err());
     }
 
     /// Tables made of plausible pieces get further than arbitrary bytes.
@@ -172,8 +189,8 @@ proptest! {
         let mut file = (table.len() as u64).to_le_bytes().to_vec();
         file.extend(table.as_bytes());
         file.resize(file.len() + data, 0);
-        if let Ok(entries) = header::read(&file) {
-            for (_, entry) in entries {
+        if let Ok(header) = read(&file) {
+            for (_, entry) in header.tensors {
                 prop_assert!(file.get(entry.bytes).is_some());
             }
         }

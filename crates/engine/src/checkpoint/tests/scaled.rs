@@ -118,3 +118,107 @@ fn eight_bit_weights_are_copied_and_not_replaced() {
     expected.insert(norm.into(), (vec![SHAPE[1]], zeros[..SHAPE[1]].to_vec()));
     assert!(read_back(&open(&target)) == expected);
 }
+
+/// The model with every expert matrix in eight bits, with scales.
+fn scaled_experts() -> Vec<Stored> {
+    let mut tensors = Vec::new();
+    for (name, dtype, shape, bytes) in tensors_in_single_precision() {
+        if crate::names::parse_expert_name(&name).is_none() {
+            tensors.push((name, dtype, shape, bytes));
+            continue;
+        }
+        let scales: Vec<usize> = shape.iter().map(|size| size.div_ceil(128)).collect();
+        let count: usize = scales.iter().product();
+        let factors = (0..count).flat_map(|n| (n as f32 + name.len() as f32).to_le_bytes());
+        let factors = factors.collect();
+        tensors.push((format!("{name}_scale_inv"), Dtype::F32, scales, factors));
+        let codes = bytes.chunks_exact(4).map(|number| number[2] % 120);
+        tensors.push((name, Dtype::F8_E4M3, shape, codes.collect()));
+    }
+    tensors
+}
+
+fn tensors_in_single_precision() -> impl Iterator<Item = Stored> {
+    parameters(&config())
+        .into_iter()
+        .map(|(name, (shape, values))| {
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+            (name, Dtype::F32, shape, bytes.collect())
+        })
+}
+
+/// Scales go where the weights go, into the slice and back.
+#[test]
+fn eight_bit_experts_are_sliced_with_their_scales_and_joined() {
+    let base = save(&scaled_experts());
+    let groups = sliced::groups(&config());
+    let slices: Vec<TempDir> = groups
+        .iter()
+        .map(|group| sliced::slice(base.path(), group))
+        .collect();
+    let (whole, own) = (open(&base), open(&slices[0]));
+    own.check(&|layer, expert| {
+        groups[0]
+            .get(&layer)
+            .is_some_and(|held| held.contains(&expert))
+    })
+    .unwrap();
+    let name = &expert_parameter_names(Family::DeepseekV3, 1, 5)[1];
+    assert_eq!(
+        all_values(&own.parameter(name).unwrap()),
+        all_values(&whole.parameter(name).unwrap())
+    );
+    let scales = own
+        .files
+        .tensors
+        .keys()
+        .filter(|name| name.ends_with("_scale_inv"));
+    assert_eq!(
+        scales.count(),
+        3 * groups[0].values().map(Vec::len).sum::<usize>()
+    );
+
+    let out = tempfile::tempdir().unwrap();
+    let paths: Vec<_> = slices.iter().map(|slice| slice.path().to_owned()).collect();
+    let report = join_slices(base.path(), &paths, out.path(), &mut |_| {}).unwrap();
+    let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
+    assert!(weights(out.path()) == weights(base.path()));
+    assert_eq!((report.experts, report.changed), (16, 0));
+}
+
+/// Scales would have to be chosen anew, which is nobody's to decide here.
+#[test]
+fn numbers_of_another_type_do_not_become_eight_bit_ones() {
+    let base = save(&scaled_experts());
+    let mut wide = parameters(&config());
+    wide.retain(|name, _| name.contains(".layers.1.mlp.experts.4."));
+    let wide = folder(&config(), &wide, ENCODINGS[1]);
+    let out = tempfile::tempdir().unwrap();
+    let slices = [wide.path().to_owned()];
+    let error = join_slices(base.path(), &slices, out.path(), &mut |_| {}).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.ends_with("is stored as BF16 and cannot become F8_E4M3"),
+        "{message}"
+    );
+    assert!(
+        message.starts_with("tensor model.layers.1.mlp.experts.4."),
+        "{message}"
+    );
+
+    let plain = folder(&config(), &parameters(&config()), ENCODINGS[1]);
+    let slices = [sliced::slice(base.path(), &[(1, vec![4])].into())];
+    retell_none(slices[0].path());
+    let paths = [slices[0].path().to_owned()];
+    let error = join_slices(plain.path(), &paths, out.path(), &mut |_| {}).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("is stored as F8_E4M3 and cannot become BF16"),
+        "{error}"
+    );
+}
+
+fn retell_none(folder: &Path) {
+    sliced::retell(&folder.join("model.safetensors"), &[]);
+}

@@ -9,7 +9,7 @@ fn replace_nothing(_: &str) -> Option<Box<dyn Rows>> {
     None
 }
 
-fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(super) fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder)
         .expect("a folder")
         .map(|entry| entry.expect("an entry"));
