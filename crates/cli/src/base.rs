@@ -45,24 +45,7 @@ impl Base {
     /// Reads a Hugging Face folder.
     pub(crate) fn load(folder: &Path) -> Result<Self, Failure> {
         let model = Model::load(folder).input()?;
-        let path = folder.join("tokenizer.json");
-        let tokenizer_json = std::fs::read(&path)
-            .with_context(|| format!("cannot read {}", path.display()))
-            .input()?;
-        let tokenizer = Tokenizer::from_bytes(&tokenizer_json)
-            .with_context(|| format!("{} cannot be used", path.display()))
-            .input()?;
-        let (begin, end) = tokenizer.boundaries();
-        let config = model.config();
-        let tokenizer =
-            tokenizer.with_boundaries(config.bos_token_id.or(begin), config.eos_token_id.or(end));
-        let (known, embedded) = (tokenizer.vocabulary(), model.config().vocab_size);
-        if known > embedded {
-            return Err(Failure::Input(anyhow!(
-                "{} has {known} tokens, but the model embeds only {embedded}",
-                path.display()
-            )));
-        }
+        let (tokenizer, tokenizer_json) = tokenizer(folder, model.config())?;
         Ok(Self {
             model,
             tokenizer,
@@ -152,6 +135,31 @@ impl Base {
             .environment()?;
         self.model.save(folder).environment()
     }
+}
+
+/// The tokenizer of a Hugging Face folder, bounded by the tokens that its configuration names, and its file.
+pub(crate) fn tokenizer(
+    folder: &Path,
+    config: &ModelConfig,
+) -> Result<(Tokenizer, Vec<u8>), Failure> {
+    let path = folder.join("tokenizer.json");
+    let json = std::fs::read(&path)
+        .with_context(|| format!("cannot read {}", path.display()))
+        .input()?;
+    let tokenizer = Tokenizer::from_bytes(&json)
+        .with_context(|| format!("{} cannot be used", path.display()))
+        .input()?;
+    let (begin, end) = tokenizer.boundaries();
+    let tokenizer =
+        tokenizer.with_boundaries(config.bos_token_id.or(begin), config.eos_token_id.or(end));
+    let (known, embedded) = (tokenizer.vocabulary(), config.vocab_size);
+    if known > embedded {
+        return Err(Failure::Input(anyhow!(
+            "{} has {known} tokens, but the model embeds only {embedded}",
+            path.display()
+        )));
+    }
+    Ok((tokenizer, json))
 }
 
 /// More threads would each get too few of a batch's eight sequences.

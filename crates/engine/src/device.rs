@@ -27,7 +27,7 @@ use crate::config::{GateConfig, Pairing};
 use crate::element::Element;
 use crate::names::SwiGlu;
 use crate::optimizer::{AdamWStep, MomentsFormat};
-use crate::routing::LayerRouting;
+use crate::routing::{LayerRouting, Picks};
 
 /// What a transformer needs of the machine that it runs on.
 ///
@@ -209,6 +209,8 @@ pub trait Device: Clone + Debug + Send + Sync + Sized {
     );
     /// Chooses and weighs experts for every row of router logits `[tokens, experts]`.
     fn route(&self, logits: &Self::Buffer, gate: &Gate<'_, Self>) -> Self::Routes;
+    /// Copies the decisions out.
+    fn picks(&self, routes: &Self::Routes) -> Picks;
     /// `into[t] += Σ w_i·Expert_i(x_t)` over the experts that each token visits.
     fn experts(
         &self,

@@ -73,6 +73,12 @@ pub enum EngineError {
         /// `vocab_size`.
         vocabulary: usize,
     },
+    /// A router's weights are not numbers: the model is spoilt, or its text drives it out of range.
+    #[error("the router of layer {layer} gives weights that are not finite")]
+    SpoiltRouter {
+        /// The layer, from 0.
+        layer: usize,
+    },
     /// The set of parameters to train is empty.
     #[error("no expert was named for training")]
     NothingToTrain,

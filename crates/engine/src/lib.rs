@@ -41,6 +41,6 @@ pub use memory::MemoryPlan;
 pub use model::{Holding, Model, Residency, SequenceLoss};
 pub use names::{SwiGlu, expert_parameter_names, parse_expert_name};
 pub use optimizer::AdamW;
-pub use routing::Routing;
+pub use routing::{Routing, RoutingStatistics};
 pub use tensor::Tensor;
 pub use trainer::{StepReport, TrainableSet, Trainer, gradients};

@@ -30,7 +30,7 @@ use crate::kernels::{Level, convert};
 use crate::memory::MemoryPlan;
 use crate::names::{Parameter, Parameters, Role};
 use crate::random::Stream;
-use crate::routing::{ExpertMap, Routing, RoutingPlan};
+use crate::routing::{ExpertMap, Routing, RoutingPlan, RoutingStatistics};
 use crate::tensor::Tensor;
 use crate::trainer::TrainableSet;
 
@@ -320,6 +320,33 @@ impl<D: Device> Model<D> {
             }
         }
         Ok(results)
+    }
+
+    /// Counts what the routers decide for every token of the sequences. The statistics of several calls
+    /// can be added; how a text is divided among calls does not matter, nor do threads.
+    ///
+    /// # Errors
+    ///
+    /// When there are no sequences, one does not fit the model, the routing does not, or weights are not
+    /// finite, as those of a spoilt model are not.
+    pub fn routing_statistics(
+        &self,
+        sequences: &[&[u32]],
+        routing: &Routing,
+    ) -> Result<RoutingStatistics, EngineError> {
+        batch::check(sequences, 1, &self.config)?;
+        let routing = self.routing_plan(routing)?;
+        let rotary = self.rotary(sequences);
+        let mut statistics = RoutingStatistics::new(&self.config);
+        for pass in batch::passes(sequences, PASS_TOKENS) {
+            for (layer, picks) in self.run(pass, &routing, &rotary, decoder::picks) {
+                if !picks.are_finite() {
+                    return Err(EngineError::SpoiltRouter { layer });
+                }
+                statistics.record(layer, &picks);
+            }
+        }
+        Ok(statistics)
     }
 
     /// Next-token logits `[tokens, vocabulary]` of one sequence.

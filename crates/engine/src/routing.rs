@@ -12,12 +12,14 @@
 //!               member of F that is not chosen yet
 //! ```
 //!
-//! `choice.rs` has the choice and the weights of one token, `routes.rs` a batch and the gradient. What a
+//! `choice.rs` has the choice and the weights of one token, `routes.rs` a batch and the gradient,
+//! `statistics.rs` what is counted of them. What a
 //! mode means depends on the listed experts alone, never on what else happens to be in memory, so a
 //! slice and the whole model route alike. Knows nothing of weights, devices and files.
 
 mod choice;
 mod routes;
+mod statistics;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +27,7 @@ use std::collections::BTreeMap;
 
 pub use choice::{Slot, select, weigh};
 pub(crate) use routes::{Router, Routes};
+pub use statistics::{LayerStatistics, Picks, RoutingStatistics};
 
 use crate::config::ModelConfig;
 

@@ -9,7 +9,8 @@
 //! [`shard`] and [`wire`] say what an expert group's parameters are and how they travel;
 //! [`aggregate`] is the arithmetic that everyone repeats bit for bit; [`learner`] does a role's jobs
 //! over two ports, [`store`] and [`backend`]. The [`engine_backend`] is the real model, [`toy`] one
-//! without tensors on which the protocol is tested. [`inner`] trains. [`task`] takes a model apart and puts it together.
+//! without tensors on which the protocol is tested. [`task`] takes a model apart and puts it together.
+//! [`selection`] says which of a group's experts matter for a text, [`inner`] trains them.
 #![forbid(unsafe_code)]
 
 pub mod aggregate;

@@ -3,6 +3,7 @@
 //! Every case is a row of a table; the rows of a table run side by side, for some of them wait.
 
 mod engine;
+mod select;
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;

@@ -12,6 +12,7 @@ mod inspect;
 mod plan;
 mod train;
 mod slice;
+mod select;
 
 use std::ffi::OsStr;
 use std::process::Command;

@@ -35,17 +35,21 @@ pub fn read_domains(
     paths: &[PathBuf],
     limit: Option<NonZeroUsize>,
 ) -> Result<Vec<Domain>, DataError> {
-    let mut taken = BTreeSet::new();
-    paths
-        .iter()
-        .map(|path| {
+    domain_names(paths)
+        .into_iter()
+        .zip(paths)
+        .map(|(name, path)| {
             let documents = read_documents(path, limit)?;
-            Ok(Domain {
-                name: free_name(domain_name(path), &mut taken),
-                documents,
-            })
+            Ok(Domain { name, documents })
         })
         .collect()
+}
+
+/// The names that [`read_domains`] gives, without reading anything.
+pub fn domain_names(paths: &[PathBuf]) -> Vec<String> {
+    let mut taken = BTreeSet::new();
+    let names = paths.iter().map(|path| domain_name(path));
+    names.map(|name| free_name(name, &mut taken)).collect()
 }
 
 /// Reads the documents of one JSONL file.

@@ -38,6 +38,7 @@ use crate::error::EngineError;
 use crate::kernels::{self, Level, PANEL, Write};
 use crate::names::SwiGlu;
 use crate::optimizer::{AdamWStep, Moments, MomentsFormat, ParametersMut, WeightsMut};
+use crate::routing::Picks;
 
 /// Values of a parameter that one task of the optimiser steps: a multiple of its blocks.
 const OPTIMIZER_TASK: usize = 1 << 16;
@@ -438,6 +439,10 @@ impl Device for Cpu {
 
     fn route(&self, logits: &Buffer, gate: &Gate<'_, Self>) -> CpuRoutes {
         networks::route(self, logits, gate)
+    }
+
+    fn picks(&self, routes: &CpuRoutes) -> Picks {
+        routes.picks()
     }
 
     fn experts(

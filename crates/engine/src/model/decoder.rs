@@ -16,8 +16,8 @@ use super::batch::Batch;
 use super::feed_forward::{self, Backward};
 use crate::config::ModelConfig;
 use crate::device::{Device, HeadGradients, Keep, RmsNorm};
-use crate::names::{Layer, Parameters};
-use crate::routing::RoutingPlan;
+use crate::names::{FeedForward, Layer, Parameters};
+use crate::routing::{Picks, RoutingPlan};
 
 /// One batch on its way through the model.
 #[derive(Debug)]
@@ -133,6 +133,34 @@ pub(crate) fn final_states<D: Device>(
         states = layer_forward(pass, index, layer, &states, Keep::Nothing).0;
     }
     pass.device.rms_norm(&norm(pass, &states, &weights.norm))
+}
+
+/// What the router of every MoE layer decides; nothing is computed beyond the last one.
+pub(crate) fn picks<D: Device>(
+    pass: &Pass<'_, D>,
+    weights: &Parameters<D::Weight>,
+) -> Vec<(usize, Picks)> {
+    let device = pass.device;
+    let mut picks = Vec::new();
+    let Some(last) = pass.config.moe_layers().last() else {
+        return picks;
+    };
+    let mut states = device.embed(&weights.embedding, &pass.batch.ids);
+    for (index, layer) in weights.layers[..=last].iter().enumerate() {
+        let (middle, _) = attention_half(pass, layer, &states);
+        let normed = device.rms_norm(&norm(pass, &middle, &layer.middle_norm));
+        if let FeedForward::Mixture(mixture) = &layer.feed_forward {
+            let routes = feed_forward::route(pass, index, mixture, &normed);
+            picks.push((index, device.picks(&routes)));
+        }
+        if index < last {
+            // Routes once more: one product of the router's few rows, against a second way through it.
+            let forward = feed_forward::forward;
+            states = forward(pass, index, &layer.feed_forward, &normed, Keep::Nothing).0;
+            device.add(&middle, &mut states);
+        }
+    }
+    picks
 }
 
 /// The loss of every predicted token, sequence after sequence.
@@ -301,9 +329,7 @@ fn layer_forward<D: Device>(
     keep: Keep,
 ) -> (D::Buffer, Option<InnerTrace<D>>) {
     let device = pass.device;
-    let normed = device.rms_norm(&norm(pass, input, &weights.input_norm));
-    let (mut middle, attention) = attention::forward(pass, &weights.attention, normed);
-    device.add(input, &mut middle);
+    let (middle, attention) = attention_half(pass, weights, input);
     let attention = (keep == Keep::Everything).then_some(attention);
 
     let normed_middle = device.rms_norm(&norm(pass, &middle, &weights.middle_norm));
@@ -319,6 +345,20 @@ fn layer_forward<D: Device>(
             feed_forward,
         });
     (output, trace)
+}
+
+/// `x + Attn(norm₁(x))`, and what its gradient needs.
+fn attention_half<D: Device>(
+    pass: &Pass<'_, D>,
+    weights: &Layer<D::Weight>,
+    input: &D::Buffer,
+) -> (D::Buffer, attention::Trace<D::Buffer>) {
+    let normed = pass
+        .device
+        .rms_norm(&norm(pass, input, &weights.input_norm));
+    let (mut middle, trace) = attention::forward(pass, &weights.attention, normed);
+    pass.device.add(input, &mut middle);
+    (middle, trace)
 }
 
 /// Turns `by_states`, the gradient of the layer's output, into that of its input. The residual paths

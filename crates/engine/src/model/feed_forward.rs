@@ -71,6 +71,30 @@ pub(super) fn forward<D: Device>(
     }
 }
 
+/// Which experts every token of normed `input` `[tokens, hidden]` visits in `layer`.
+pub(super) fn route<D: Device>(
+    pass: &Pass<'_, D>,
+    layer: usize,
+    weights: &Mixture<D::Weight>,
+    input: &D::Buffer,
+) -> D::Routes {
+    let logits = pass.device.linear(input, &weights.router); // [tokens, experts]
+    pass.device.route(&logits, &gate(pass, layer, weights))
+}
+
+fn gate<'a, D: Device>(
+    pass: &Pass<'a, D>,
+    layer: usize,
+    weights: &'a Mixture<D::Weight>,
+) -> Gate<'a, D> {
+    Gate {
+        rule: &pass.config.mixture.gate,
+        routing: pass.routing.layer(layer),
+        per_token: pass.config.mixture.per_token,
+        bias: weights.bias.as_ref(),
+    }
+}
+
 fn mixture_forward<D: Device>(
     pass: &Pass<'_, D>,
     layer: usize,
@@ -80,12 +104,7 @@ fn mixture_forward<D: Device>(
 ) -> (D::Buffer, Option<Trace<D>>) {
     let device = pass.device;
     let logits = device.linear(input, &weights.router); // [tokens, experts]
-    let gate = Gate {
-        rule: &pass.config.mixture.gate,
-        routing: pass.routing.layer(layer),
-        per_token: pass.config.mixture.per_token,
-        bias: weights.bias.as_ref(),
-    };
+    let gate = gate(pass, layer, weights);
     let (routes, router) = match pass.adaptive(layer) {
         None => (device.route(&logits, &gate), None),
         Some(adaptive) => {

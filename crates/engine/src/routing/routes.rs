@@ -20,6 +20,7 @@ use std::ops::Range;
 
 use super::LayerRouting;
 use super::choice::{Selector, Slot, weigh};
+use super::statistics::Picks;
 use crate::config::{GateConfig, Scoring};
 use crate::tensor::Tensor;
 
@@ -167,6 +168,36 @@ impl Routes {
             routes.rows_of_tokens[index] = Some(row as u32);
         }
         routes
+    }
+
+    /// Every token's experts, with the weights that the family's rule gives them before the scaling factor.
+    pub(crate) fn picks(&self, gate: &GateConfig) -> Picks {
+        let unscaled = GateConfig {
+            scaling: 1.0,
+            ..*gate
+        };
+        let per_token = (self.rows_of_tokens.len() / self.scores.rows().max(1)).max(1);
+        let mut expert_of_row = vec![0; self.tokens.len()];
+        for (expert, rows) in self.groups.iter().enumerate() {
+            expert_of_row[rows.clone()].fill(expert);
+        }
+        let slot = |(index, row): (usize, &Option<u32>)| {
+            let expert = expert_of_row[(*row)? as usize];
+            let score = self.scores.row(index / per_token)[expert];
+            Some(Slot { expert, score })
+        };
+        let slots: Vec<Option<Slot>> = self.rows_of_tokens.iter().enumerate().map(slot).collect();
+        let mut weights = vec![0.0; slots.len()];
+        let tokens = slots.chunks(per_token);
+        for (slots, weights) in tokens.zip(weights.chunks_mut(per_token)) {
+            weigh(&unscaled, slots, weights);
+        }
+        let experts = slots.into_iter().map(|slot| Some(slot?.expert));
+        Picks {
+            per_token,
+            experts: experts.collect(),
+            weights,
+        }
     }
 
     /// `∂ℓ/∂z` `[tokens, experts]` from `∂ℓ/∂w` of every row, by the rules above.

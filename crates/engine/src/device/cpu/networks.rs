@@ -23,7 +23,7 @@ use crate::config::GateConfig;
 use crate::device::{Gate, Gated, Keep, RoutedExperts, Saved};
 use crate::kernels::{self, PANEL, Write};
 use crate::names::SwiGlu;
-use crate::routing::{Router, Routes};
+use crate::routing::{Picks, Router, Routes};
 use crate::tensor::Tensor;
 
 /// A batch's choices, and the rule that they were made by.
@@ -31,6 +31,13 @@ use crate::tensor::Tensor;
 pub struct CpuRoutes {
     gate: GateConfig,
     routes: Routes,
+}
+
+impl CpuRoutes {
+    /// See [`Routes::picks`].
+    pub(super) fn picks(&self) -> Picks {
+        self.routes.picks(&self.gate)
+    }
 }
 
 pub(super) fn route(cpu: &Cpu, logits: &Buffer, gate: &Gate<'_, Cpu>) -> CpuRoutes {
