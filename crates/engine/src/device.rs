@@ -229,9 +229,6 @@ pub trait Device: Clone + Debug + Send + Sync + Sized {
         by_input: Option<&mut Self::Buffer>,
     ) -> Option<Self::Buffer>;
 
-    /// How many rows every expert computes.
-    fn visits(&self, routes: &Self::Routes) -> Vec<u64>;
-
     // Adaptive routers.
 
     /// `½x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))` of every value.

@@ -465,10 +465,6 @@ impl Device for Cpu {
         networks::experts_gradient(self, experts, saved, by_experts, by_input)
     }
 
-    fn visits(&self, routes: &CpuRoutes) -> Vec<u64> {
-        networks::visits(routes)
-    }
-
     fn gelu(&self, values: &Buffer) -> Buffer {
         adaptation::gelu(self, values)
     }

@@ -66,11 +66,6 @@ pub(super) fn route(cpu: &Cpu, logits: &Buffer, gate: &Gate<'_, Cpu>) -> CpuRout
     }
 }
 
-pub(super) fn visits(CpuRoutes { routes, .. }: &CpuRoutes) -> Vec<u64> {
-    let sizes = routes.groups.iter().map(|rows| rows.len() as u64);
-    sizes.collect()
-}
-
 pub(super) fn network(
     cpu: &Cpu,
     input: &Buffer,
