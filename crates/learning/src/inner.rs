@@ -42,7 +42,7 @@ pub struct InnerTrainer(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Esft(Trainer),
+    Esft(Box<Trainer>),
     DesMoe(Box<DesMoe>),
 }
 
@@ -56,7 +56,8 @@ impl InnerTrainer {
         let kind = match method {
             Method::Esft => {
                 let set = TrainableSet::experts(plan.experts);
-                Kind::Esft(Trainer::new(model, set, plan.routing, adamw, memory)?)
+                let trainer = Trainer::new(model, set, plan.routing, adamw, memory)?;
+                Kind::Esft(Box::new(trainer))
             }
             Method::DesMoe => {
                 let settings = Settings {

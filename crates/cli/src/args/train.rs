@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use connito_learning::inner::Method;
 use clap::{Args, ValueEnum};
+use connito_learning::inner::Method;
 
 use super::inspect::RoutingMode;
 

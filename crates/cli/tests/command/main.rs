@@ -10,9 +10,9 @@ mod bench;
 mod help;
 mod inspect;
 mod plan;
-mod train;
-mod slice;
 mod select;
+mod slice;
+mod train;
 
 use std::ffi::OsStr;
 use std::process::Command;
