@@ -97,6 +97,10 @@ pub(crate) struct TaskConfig {
     pub(crate) seed: u64,
     /// Expert groups.
     pub(crate) groups: u16,
+    /// Tickets of each group, as `connito assign` finds them for known hotkeys; even shares if there
+    /// are none.
+    #[serde(default)]
+    pub(crate) tickets: Option<Vec<u16>>,
     /// Blocks from now until the first cycle, so that everyone has time to fetch.
     pub(crate) starts_in_blocks: u64,
     /// The rules; those of the 45-block cycle at twelve seconds a block if there are none.

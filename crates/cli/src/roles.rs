@@ -231,6 +231,7 @@ fn make_task(
         model: &base.model,
         tokenizer: &base.tokenizer_json,
         groups: config.groups,
+        tickets: config.tickets.clone(),
         domains,
     };
     publish(&plan, blobs).input()

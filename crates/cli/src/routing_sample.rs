@@ -27,7 +27,7 @@ use connito_engine::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::select::SampleArguments;
+use crate::args::select::{SAMPLE_SEED, SAMPLE_SEQUENCE_LENGTH, SAMPLE_TOKENS, SampleArguments};
 use crate::base;
 use crate::cores::threads;
 use crate::exit::{Blame, Failure};
@@ -44,6 +44,16 @@ pub(crate) struct Limits {
     pub(crate) sequence_length: usize,
     /// Seed of the order in which documents are taken.
     pub(crate) seed: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            tokens: SAMPLE_TOKENS as usize,
+            sequence_length: SAMPLE_SEQUENCE_LENGTH as usize,
+            seed: SAMPLE_SEED,
+        }
+    }
 }
 
 impl From<&SampleArguments> for Limits {

@@ -92,7 +92,7 @@ impl Files {
         for (option, path) in [
             ("--model", &arguments.model),
             ("--from-scores", &arguments.from_scores),
-            ("--partition", &arguments.partition),
+            ("--partition", &arguments.grouping.partition),
         ] {
             inputs.extend(path.as_ref().map(|path| (option, path.as_path())));
         }

@@ -15,7 +15,7 @@ use connito_protocol::partition::ExpertMapping;
 use serde_json::json;
 
 use crate::args::slice::SliceArguments;
-use crate::exit::{Blame, Failure};
+use crate::exit::Failure;
 use crate::grouping;
 use crate::output::print;
 use crate::progress::ByteBar;
@@ -28,10 +28,11 @@ const PARTITION: &str = "connito.partition";
 
 /// Runs the command.
 pub(crate) fn run(arguments: &SliceArguments) -> Result<(), Failure> {
-    let groups = grouping::groups(&arguments.model, &arguments.grouping, &arguments.data)?;
+    let grouped = grouping::grouped(&arguments.model, &arguments.grouping, &arguments.data)?;
+    let groups = grouped.partition.groups();
     let wanted: BTreeSet<u16> = arguments.group.iter().copied().collect();
-    let experts = experts(&groups, &wanted)?;
-    let partition = hash(&groups)?;
+    let experts = experts(groups, &wanted)?;
+    let partition = grouped.partition.hash().to_string();
     let notes = [
         (GROUP_IDS, json!(wanted).to_string()),
         (GROUP_COUNT, groups.len().to_string()),
@@ -98,16 +99,4 @@ fn experts(groups: &[ExpertMapping], wanted: &BTreeSet<u16>) -> Result<ExpertMap
         }
     }
     Ok(experts)
-}
-
-/// The partition's name: whoever divides the same model alike finds the same one.
-fn hash(groups: &[ExpertMapping]) -> Result<String, Failure> {
-    let nameless = groups.iter().map(|group| ExpertMapping {
-        miner_hotkeys: Vec::new(),
-        ..group.clone()
-    });
-    let groups: Vec<ExpertMapping> = nameless.collect();
-    let mut hasher = blake3::Hasher::new_derive_key("connito/1 partition");
-    hasher.update(&serde_json::to_vec(&groups).environment()?);
-    Ok(hasher.finalize().to_hex().to_string())
 }

@@ -95,6 +95,16 @@ struct Bench {
     sequences: Vec<Vec<u32>>,
 }
 
+fn domain(name: &str, group: u16, each: u32) -> DomainText {
+    DomainText {
+        name: name.to_owned(),
+        group: GroupId(group),
+        training: documents(each),
+        scoring: documents(each),
+        gate: documents(each),
+    }
+}
+
 impl Bench {
     fn new() -> Self {
         let config = config();
@@ -103,13 +113,6 @@ impl Bench {
         let rules = Rules::for_fast_blocks();
         // A pool has as many sequences as a job draws from all of them together.
         let each = rules.scoring.sequences;
-        let domain = |name: &str, group: u16| DomainText {
-            name: name.to_owned(),
-            group: GroupId(group),
-            training: documents(each),
-            scoring: documents(each),
-            gate: documents(each),
-        };
         let plan = TaskPlan {
             name: "scoring".to_owned(),
             netuid: Netuid(1),
@@ -118,7 +121,8 @@ impl Bench {
             model: &model,
             tokenizer: b"{}",
             groups: 2,
-            domains: vec![domain("first", 0), domain("second", 1)],
+            tickets: None,
+            domains: vec![domain("first", 0, each), domain("second", 1, each)],
         };
         let task = publish(&plan, &*store).expect("a sound plan");
         let manifest = read_task(task, &*store).expect("just written");

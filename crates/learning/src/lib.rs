@@ -9,7 +9,8 @@
 //! [`shard`] and [`wire`] say what an expert group's parameters are and how they travel;
 //! [`aggregate`] is the arithmetic that everyone repeats bit for bit; [`learner`] does a role's jobs
 //! over two ports, [`store`] and [`backend`]. The [`engine_backend`] is the real model, [`toy`] one
-//! without tensors on which the protocol is tested. [`task`] takes a model apart and puts it together.
+//! without tensors on which the protocol is tested. [`expert_manager`] finds out which
+//! experts a model has; [`task`] takes a model apart and puts it together.
 //! [`selection`] says which of a group's experts matter for a text, [`inner`] trains them.
 #![forbid(unsafe_code)]
 
@@ -17,6 +18,7 @@ pub mod aggregate;
 pub mod backend;
 mod copies;
 pub mod engine_backend;
+pub mod expert_manager;
 pub mod inner;
 pub mod learner;
 pub mod selection;
@@ -28,4 +30,5 @@ pub mod update;
 pub mod wire;
 
 pub use engine_backend::EngineBackend;
+pub use expert_manager::{ExpertManager, ExpertManagerError};
 pub use learner::{Conduct, Learner, StateLearner};

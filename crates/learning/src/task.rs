@@ -5,18 +5,21 @@
 
 use std::collections::BTreeMap;
 
-use connito_engine::config::Family;
 use connito_engine::data::documents::TokenDocuments;
 use connito_engine::routing::ExpertMap;
-use connito_engine::{Model, ModelConfig, Tensor, expert_parameter_names, parse_expert_name};
+use connito_engine::{Model, ModelConfig, Tensor, parse_expert_name};
+use connito_protocol::assignment::EVEN_TICKETS;
 use connito_protocol::ids::{BlobId, Block, Cycle, GroupId, Netuid, StateId};
 use connito_protocol::manifest::{
     Document, Domain, GroupState, ModelParts, StateManifest, TaskManifest,
 };
-use connito_protocol::partition::{ExpertMapping, Experts, PartitionError, contiguous};
+use connito_protocol::partition::{
+    Division, ExpertMapping, PartitionError, Sizes, Strategy, Uneven,
+};
 use connito_protocol::rules::{Codec, Rules};
 
 use crate::engine_backend::backbone_layout;
+use crate::expert_manager::ExpertManager;
 use crate::shard::{Layout, Shard};
 use crate::store::{BlobStore, StoreError};
 use crate::wire;
@@ -38,6 +41,8 @@ pub struct TaskPlan<'a> {
     pub tokenizer: &'a [u8],
     /// How many groups to divide the experts into.
     pub groups: u16,
+    /// Tickets of each group (P-6); none for even shares.
+    pub tickets: Option<Vec<u16>>,
     /// The text of each domain, already in pools.
     pub domains: Vec<DomainText>,
 }
@@ -84,35 +89,19 @@ pub enum TaskBlobsError {
     Model(#[source] connito_engine::EngineError),
 }
 
-/// Divides a model's experts into groups of consecutive experts.
+/// Divides a model's experts into groups of consecutive experts; where their number does not divide, the
+/// first groups hold one more.
 ///
 /// # Errors
-/// No groups, or more than experts.
+/// No experts, no groups, or more groups than experts.
 pub fn partition(config: &ModelConfig, groups: u16) -> Result<Vec<ExpertMapping>, PartitionError> {
-    let layers: Vec<usize> = config.moe_layers().collect();
-    let experts = Experts {
-        layers: &layers,
-        count: config.mixture.experts,
-        names: names_of(config.family),
+    let division = Division {
+        strategy: Strategy::Contiguous,
+        sizes: Sizes::Groups(groups),
+        uneven: Uneven::Allowed,
     };
-    contiguous(experts, groups)
-}
-
-/// How a family names the tensors of (layer, expert).
-fn names_of(family: Family) -> fn(usize, usize) -> Vec<String> {
-    macro_rules! names {
-        ($family:ident) => {
-            |layer, expert| expert_parameter_names(Family::$family, layer, expert).to_vec()
-        };
-    }
-    match family {
-        Family::DeepseekV2 => names!(DeepseekV2),
-        Family::DeepseekV3 => names!(DeepseekV3),
-        Family::Qwen3Moe => names!(Qwen3Moe),
-        Family::Qwen3VlMoe => names!(Qwen3VlMoe),
-        Family::Olmoe => names!(Olmoe),
-        Family::Mixtral => names!(Mixtral),
-    }
+    let partition = ExpertManager::from_config(config)?.divide(&division)?;
+    Ok(partition.into_groups())
 }
 
 /// The experts of a group, layer by layer, as its parameter keys name them.
@@ -149,6 +138,8 @@ pub fn split(model: &Model, mapping: &ExpertMapping) -> Shard {
 pub fn publish(plan: &TaskPlan<'_>, store: &dyn BlobStore) -> Result<BlobId, TaskBlobsError> {
     let config = plan.model.config();
     let groups = partition(config, plan.groups)?;
+    let even = || vec![EVEN_TICKETS; groups.len()];
+    let tickets = plan.tickets.clone().unwrap_or_else(even);
     let shards = groups.iter().map(|mapping| {
         let shard = store.write(&wire::encode(&split(plan.model, mapping), Codec::F32))?;
         Ok(GroupState {
@@ -195,6 +186,7 @@ pub fn publish(plan: &TaskPlan<'_>, store: &dyn BlobStore) -> Result<BlobId, Tas
         },
         domains: domains.collect::<Result<_, StoreError>>()?,
         groups,
+        tickets,
         first_state: StateId(store.write(&first_state.to_bytes())?.0),
     };
     manifest
@@ -267,5 +259,36 @@ fn unusable(what: &'static str, id: BlobId, error: &dyn std::error::Error) -> Ta
         what,
         id,
         detail: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use connito_protocol::partition::ExpertAssignment;
+
+    use super::*;
+
+    /// What should not happen: that a group is given, in one layer, an expert that it has in another.
+    #[test]
+    fn a_group_that_varies_from_layer_to_layer_holds_what_its_parameters_say() {
+        let config = ModelConfig {
+            num_hidden_layers: 3,
+            ..ModelConfig::tiny(40)
+        };
+        let halves = [
+            r#"{"1": [[0,0],[1,1],[2,2],[3,3]], "2": [[0,4],[1,5],[2,6],[3,7]]}"#,
+            r#"{"1": [[0,4],[1,5],[2,6],[3,7]], "2": [[0,0],[1,1],[2,2],[3,3]]}"#,
+        ];
+        let lists = halves.map(|text| ExpertAssignment::from_json(text).unwrap());
+        let division = Division {
+            strategy: Strategy::Explicit(&lists),
+            sizes: Sizes::Groups(2),
+            uneven: Uneven::Refused,
+        };
+        let manager = ExpertManager::from_config(&config).unwrap();
+        let groups = manager.divide(&division).unwrap().into_groups();
+        assert_eq!(groups[0].expert_indices, (0..8).collect::<Vec<_>>());
+        let expected = ExpertMap::from([(1, vec![0, 1, 2, 3]), (2, vec![4, 5, 6, 7])]);
+        assert_eq!(experts_of(&groups[0]), expected);
     }
 }

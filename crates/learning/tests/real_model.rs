@@ -61,6 +61,7 @@ fn task_under(store: &MemoryStore, change: impl FnOnce(&mut Rules)) -> (BlobId, 
         model: &model(),
         tokenizer: b"{}",
         groups: 2,
+        tickets: None,
         domains: vec![domain("first", 0), domain("second", 1)],
     };
     let id = publish(&plan, store).expect("a sound plan");

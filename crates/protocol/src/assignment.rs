@@ -1,25 +1,143 @@
-//! Which group a hotkey trains (P-6): rendezvous hashing over the groups.
+//! Which group a hotkey trains (P-6): rendezvous hashing, weighted by tickets.
 //!
-//! Inputs: the hotkey and the groups, nothing else, so that everyone computes the same answer from
-//! the chain alone. When a group comes or goes only the hotkeys that it wins or loses move. Knows
-//! nothing of who else is registered.
+//! ```text
+//! draw(hotkey, group, i) = the i-th u64 of BLAKE3-XOF("connito/1 group assignment", hotkey ‖ group)
+//! group of a hotkey      = the group with the highest of all its tickets' draws
+//! ```
+//!
+//! Inputs: the hotkey and the tickets, nothing else, so that everyone computes the same answer from the
+//! task alone, in integers. A group with `t` of `T` tickets is assigned `t/T` of all hotkeys on
+//! average. More tickets only attract, fewer only repel; a group that comes or goes moves only what it
+//! wins or held; nobody moves because somebody else registers. Whoever prefers a group registers a
+//! hotkey that falls there. How tickets are found that even out the load of known hotkeys is
+//! `assignment/balance.rs`.
+
+mod balance;
+
+use std::cmp::Reverse;
 
 use crate::ids::{GroupId, Hotkey};
 
-/// The group with the highest draw for this hotkey; `None` only when there are no groups.
+pub use balance::{Balance, balanced_tickets};
+
+/// Tickets of a group with an even share: one ticket more or less changes it by a sixty-fourth.
+pub const EVEN_TICKETS: u16 = 64;
+
+/// Most tickets of one group: shares from a sixteenth of the even one to sixteen times as much, with
+/// room to calibrate.
+pub const MOST_TICKETS: u16 = 1024;
+
+/// Most tickets of all groups together, for everybody draws for each of them: about ten milliseconds a
+/// hotkey. Leaves room for 16,384 groups with even shares.
+pub const MOST_TICKETS_TOGETHER: usize = 1 << 20;
+
+/// The group with the highest draw for this hotkey, where group `g` holds `tickets[g]`; `None` only when
+/// nobody holds any. Equal draws go to the lower group.
 #[must_use]
-pub fn assigned_group(hotkey: Hotkey, groups: &[GroupId]) -> Option<GroupId> {
-    groups
-        .iter()
-        .copied()
-        .max_by_key(|group| (draw(hotkey, *group), *group))
+pub fn assigned_group(hotkey: Hotkey, tickets: &[u16]) -> Option<GroupId> {
+    let held = (0..=u16::MAX).map(GroupId).zip(tickets);
+    let best = held.filter_map(|(group, held)| {
+        let best = Draws::new(hotkey, group).take(usize::from(*held)).max()?;
+        Some((best, Reverse(group)))
+    });
+    best.max().map(|(_, Reverse(group))| group)
 }
 
-fn draw(hotkey: Hotkey, group: GroupId) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("connito/1 group assignment");
-    hasher.update(&hotkey.0);
-    hasher.update(&group.0.to_le_bytes());
-    *hasher.finalize().as_bytes()
+/// Refuses tickets that not every group has some of, or that would take long to draw for.
+///
+/// # Errors
+/// Another number of groups, a group with no tickets or too many, or too many in all.
+pub fn check_tickets(tickets: &[u16], groups: usize) -> Result<(), TicketsError> {
+    if tickets.len() != groups {
+        return Err(TicketsError::Count {
+            found: tickets.len(),
+            groups,
+        });
+    }
+    let outside = |held: &&u16| !(1..=MOST_TICKETS).contains(*held);
+    if let Some((group, tickets)) = (0..=u16::MAX).zip(tickets).find(|(_, held)| outside(held)) {
+        return Err(TicketsError::Range {
+            group: GroupId(group),
+            tickets: *tickets,
+        });
+    }
+    let all: usize = tickets.iter().map(|held| usize::from(*held)).sum();
+    match all > MOST_TICKETS_TOGETHER {
+        true => Err(TicketsError::Together { all }),
+        false => Ok(()),
+    }
+}
+
+/// Why tickets cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TicketsError {
+    /// There is not one number for each group.
+    #[error("there are tickets for {found} groups, the groups are {groups}")]
+    Count {
+        /// Numbers of tickets.
+        found: usize,
+        /// Groups.
+        groups: usize,
+    },
+    /// A group with none or too many.
+    #[error("group {group} has {tickets} tickets, a group has 1 to {MOST_TICKETS}")]
+    Range {
+        /// The group.
+        group: GroupId,
+        /// Its tickets.
+        tickets: u16,
+    },
+    /// Too many hotkeys and groups to be balanced.
+    #[error("{hotkeys} hotkeys and {groups} groups are too many to find tickets for")]
+    Pairs {
+        /// Hotkeys given.
+        hotkeys: usize,
+        /// Groups.
+        groups: usize,
+    },
+    /// Too many in all.
+    #[error("the groups have {all} tickets, at most {MOST_TICKETS_TOGETHER} are drawn for")]
+    Together {
+        /// All tickets.
+        all: usize,
+    },
+}
+
+/// Draws that one step of the hash yields.
+const DRAWS_A_BLOCK: usize = 8;
+
+/// What the tickets of a group draw for a hotkey, one after the other.
+struct Draws {
+    stream: blake3::OutputReader,
+    block: [u8; DRAWS_A_BLOCK * size_of::<u64>()],
+    next: usize,
+}
+
+impl Draws {
+    fn new(hotkey: Hotkey, group: GroupId) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("connito/1 group assignment");
+        hasher.update(&hotkey.0);
+        hasher.update(&group.0.to_le_bytes());
+        Self {
+            stream: hasher.finalize_xof(),
+            block: [0; DRAWS_A_BLOCK * size_of::<u64>()],
+            next: 0,
+        }
+    }
+}
+
+impl Iterator for Draws {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        if self.next == 0 {
+            self.stream.fill(&mut self.block);
+        }
+        let (draws, _) = self.block.as_chunks();
+        let draw = draws.get(self.next).copied().map(u64::from_le_bytes);
+        self.next = (self.next + 1) % DRAWS_A_BLOCK;
+        draw
+    }
 }
 
 #[cfg(test)]
@@ -28,30 +146,108 @@ mod tests {
 
     use super::*;
 
+    fn some_tickets() -> impl Strategy<Value = Vec<u16>> {
+        prop::collection::vec(1..200_u16, 1..20)
+    }
+
+    fn numbered(number: u32) -> Hotkey {
+        Hotkey(*blake3::hash(&number.to_le_bytes()).as_bytes())
+    }
+
     proptest! {
-        /// What should happen: the newcomer takes its share. What should not: any other move.
+        /// What should happen: the newcomer takes its share. What should not: any other move. Read
+        /// backwards, it is a group that goes.
         #[test]
         fn a_new_group_only_takes_hotkeys_and_exchanges_none(
-            key in any::<[u8; 32]>(), count in 1..20_u16,
+            key in any::<[u8; 32]>(), tickets in some_tickets(), held in 1..200_u16,
         ) {
-            let before: Vec<_> = (0..count).map(GroupId).collect();
-            let after: Vec<_> = (0..=count).map(GroupId).collect();
-            let old = assigned_group(Hotkey(key), &before);
-            let new = assigned_group(Hotkey(key), &after);
-            prop_assert!(new == old || new == Some(GroupId(count)));
+            let new = GroupId(u16::try_from(tickets.len()).unwrap());
+            let before = assigned_group(Hotkey(key), &tickets);
+            let after = assigned_group(Hotkey(key), &[tickets, vec![held]].concat());
+            prop_assert!(after == before || after == Some(new));
+        }
+
+        /// A group in the middle goes by losing all its tickets; the numbers of others stay.
+        #[test]
+        fn a_group_that_goes_moves_only_what_it_held(
+            key in any::<[u8; 32]>(), tickets in some_tickets(), gone in any::<prop::sample::Index>(),
+        ) {
+            let gone = gone.index(tickets.len());
+            let before = assigned_group(Hotkey(key), &tickets);
+            let mut left = tickets;
+            left[gone] = 0;
+            let after = assigned_group(Hotkey(key), &left);
+            if before == Some(GroupId(u16::try_from(gone).unwrap())) {
+                prop_assert!(after != before);
+            } else {
+                prop_assert_eq!(after, before);
+            }
+        }
+
+        /// What should not happen: a hotkey that moves from one group to another because a third one
+        /// has more tickets, or one that leaves a group that was given some.
+        #[test]
+        fn more_tickets_only_attract(
+            key in any::<[u8; 32]>(), tickets in some_tickets(), which in any::<prop::sample::Index>(),
+            more in 1..200_u16,
+        ) {
+            let which = which.index(tickets.len());
+            let group = Some(GroupId(u16::try_from(which).unwrap()));
+            let before = assigned_group(Hotkey(key), &tickets);
+            let mut raised = tickets;
+            raised[which] += more;
+            let after = assigned_group(Hotkey(key), &raised);
+            prop_assert!(after == before || after == group);
         }
     }
 
     #[test]
-    fn a_thousand_hotkeys_leave_no_group_empty_handed() {
-        let groups: Vec<_> = (0..8).map(GroupId).collect();
-        let mut load = [0_u32; 8];
-        for number in 0..1_000_u32 {
-            let hotkey = Hotkey(*blake3::hash(&number.to_le_bytes()).as_bytes());
-            let group = assigned_group(hotkey, &groups).unwrap();
+    fn without_tickets_there_is_no_group() {
+        assert_eq!(assigned_group(numbered(0), &[]), None);
+        assert_eq!(assigned_group(numbered(0), &[0, 0]), None);
+        assert_eq!(assigned_group(numbered(0), &[0, 1]), Some(GroupId(1)));
+    }
+
+    /// Recorded: an assignment that changed would move every miner of every running task.
+    #[test]
+    fn assignments_are_as_they_were() {
+        let groups: Vec<_> = (0..12)
+            .filter_map(|number| assigned_group(numbered(number), &[64, 64, 128, 1]))
+            .map(|group| group.0)
+            .collect();
+        assert_eq!(groups, [2, 0, 2, 2, 2, 2, 2, 1, 1, 2, 0, 2]);
+    }
+
+    #[test]
+    fn a_groups_part_of_the_hotkeys_is_its_part_of_the_tickets() {
+        let mut load = [0_u32; 4];
+        for number in 0..4_000 {
+            let group = assigned_group(numbered(number), &[16, 48, 64, 128]).unwrap();
             load[usize::from(group.0)] += 1;
         }
-        // 125 expected, binomial standard deviation about 10.5: four of them on either side.
-        assert!(load.iter().all(|n| (83..=167).contains(n)), "{load:?}");
+        // Four standard deviations of the binomial distribution on either side.
+        for (load, (expected, margin)) in
+            load.into_iter()
+                .zip([(250, 62), (750, 99), (1000, 110), (2000, 127)])
+        {
+            assert!(load.abs_diff(expected) <= margin, "{load} of {expected}");
+        }
+    }
+
+    #[test]
+    fn tickets_out_of_range_are_named() {
+        let told =
+            |tickets: &[u16], groups| check_tickets(tickets, groups).unwrap_err().to_string();
+        assert_eq!(check_tickets(&[1, 1024], 2), Ok(()));
+        assert_eq!(
+            told(&[64], 2),
+            "there are tickets for 1 groups, the groups are 2"
+        );
+        assert_eq!(
+            told(&[64, 0], 2),
+            "group 1 has 0 tickets, a group has 1 to 1024"
+        );
+        assert!(told(&[64, 1025], 2).contains("1025"));
+        assert!(told(&[1024; 2000], 2000).contains("2048000"));
     }
 }

@@ -103,7 +103,8 @@ impl Copier {
             && self.follower.library.has(update)
             && let Some((base, _)) = self.follower.base()
             && let Some(task) = self.follower.task()
-            && let Some(group) = assigned_group(self.follower.identity.hotkey, &task.groups)
+            && let Some(group) =
+                assigned_group(self.follower.identity.hotkey, &task.manifest.tickets)
         {
             self.prepared = Some(Prepared::new((cycle, base, group), update, [0; 16]));
         }

@@ -363,6 +363,7 @@ impl Follower {
             network: self.identity.network,
             schedule: &task.schedule,
             groups: &task.groups,
+            tickets: &task.manifest.tickets,
             older: &self.older,
             significance: task.manifest.rules.scoring.significance,
         };

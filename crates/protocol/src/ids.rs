@@ -149,6 +149,10 @@ hash_id! {
     Seal
 }
 hash_id! {
+    /// A division of a model's experts into groups: the hash of its entries (P-5).
+    PartitionId
+}
+hash_id! {
     /// The start of a pseudo-random draw, derived from a block hash and a label (P-20).
     Seed
 }

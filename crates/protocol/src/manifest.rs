@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::assignment::{TicketsError, check_tickets};
 use crate::ids::{BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, Netuid, StateId};
 use crate::partition::{self, ExpertMapping, PartitionError};
 use crate::rules::{Rules, RulesError, SelectionTop};
@@ -37,6 +38,8 @@ pub struct TaskManifest {
     pub model: ModelParts,
     /// The partition of its experts.
     pub groups: Vec<ExpertMapping>,
+    /// Tickets of each group: its part of all tickets is its part of all hotkeys (P-6).
+    pub tickets: Vec<u16>,
     /// The text that each group is trained and judged on.
     pub domains: Vec<Domain>,
     /// The manifest of the state that cycle 0 builds on.
@@ -216,12 +219,13 @@ impl TaskManifest {
     /// Names the first thing in the task that cannot be worked with.
     ///
     /// # Errors
-    /// Rules out of range, a partition with a hole, a domain of an unknown group, or a group that no
-    /// domain trains.
+    /// Rules out of range, a partition with a hole, tickets that cannot be drawn for, a domain of an
+    /// unknown group, or a group that no domain trains.
     pub fn check(&self) -> Result<(), TaskError> {
         self.rules.check()?;
         partition::check(&self.groups)?;
         self.check_selection()?;
+        check_tickets(&self.tickets, self.groups.len())?;
         for domain in &self.domains {
             if usize::from(domain.group.0) >= self.groups.len() {
                 return Err(TaskError::UnknownGroup {
@@ -326,6 +330,9 @@ pub enum TaskError {
         /// Its experts in a layer.
         size: usize,
     },
+    /// Tickets that cannot be used.
+    #[error(transparent)]
+    Tickets(#[from] TicketsError),
     /// A domain names a group that does not exist.
     #[error("domain {domain} is for group {group}, which does not exist")]
     UnknownGroup {

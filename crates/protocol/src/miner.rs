@@ -95,7 +95,7 @@ impl Miner {
 
     fn group(&self) -> Option<GroupId> {
         let task = self.follower.task()?;
-        assigned_group(self.follower.identity.hotkey, &task.groups)
+        assigned_group(self.follower.identity.hotkey, &task.manifest.tickets)
     }
 
     /// Everything that training needs: the fixed parts, the text, and the shards that the forward pass

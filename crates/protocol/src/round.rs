@@ -55,6 +55,7 @@ pub(crate) struct Known<'a> {
     pub(crate) network: Network,
     pub(crate) schedule: &'a Schedule,
     pub(crate) groups: &'a [GroupId],
+    pub(crate) tickets: &'a [u16],
     pub(crate) older: &'a [StateId],
     pub(crate) significance: f64,
 }
@@ -105,7 +106,7 @@ impl Round {
             cycle: self.cycle,
             base: self.base?,
             older: known.older,
-            groups: known.groups,
+            tickets: known.tickets,
             schedule: known.schedule,
         };
         let submissions = submission::collect(&expected, &sealed, revealed);

@@ -106,8 +106,8 @@ pub struct Expected<'a> {
     pub base: StateId,
     /// Earlier states, only to tell a stale base from an unknown one.
     pub older: &'a [StateId],
-    /// The groups, to assign hotkeys to.
-    pub groups: &'a [GroupId],
+    /// Tickets of each group, to assign hotkeys by.
+    pub tickets: &'a [u16],
     /// The task's schedule.
     pub schedule: &'a Schedule,
 }
@@ -123,7 +123,7 @@ pub fn collect(expected: &Expected<'_>, sealed: &Snapshot, revealed: &Snapshot) 
         .filter(|(_, record, _)| record.block >= opens && record.block <= sealed.block)
         .filter_map(|(hotkey, record, announcement)| match announcement {
             Announcement::Sealed { cycle, group, seal } => {
-                let own = assigned_group(hotkey, expected.groups)?;
+                let own = assigned_group(hotkey, expected.tickets)?;
                 let claim = Claim {
                     hotkey,
                     cycle,
@@ -311,7 +311,7 @@ mod tests {
             cycle: Cycle(0),
             base: BASE,
             older: &[OLD],
-            groups: &[GroupId(0)],
+            tickets: &[1],
             schedule: &schedule,
         };
         collect(&expected, &snapshot(37, seals), &snapshot(39, reveals))

@@ -9,13 +9,38 @@ use clap::{Args, ValueEnum};
 pub(crate) struct GroupingArguments {
     /// Expert groups
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(conflicts_with = "sizes")]
     pub(crate) groups: Option<u16>,
-    /// How experts are put into groups
-    #[arg(long, value_enum, value_name = "STRATEGY", default_value_t = Strategy::Contiguous)]
-    pub(crate) strategy: Strategy,
-    /// Allow groups of different sizes
+    /// Experts of each group, like 32,16,8,8, instead of groups of one size
+    #[arg(long, value_name = "N,...", value_delimiter = ',', num_args = 1)]
+    pub(crate) sizes: Option<Vec<usize>>,
+    /// How experts are put into groups [default: contiguous, or explicit with --assignment]
+    #[arg(long, value_enum, value_name = "STRATEGY")]
+    pub(crate) strategy: Option<Strategy>,
+    /// expert_assignment.json of each group in order, or one of all experts, cut into runs of slots
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) assignment: Vec<PathBuf>,
+    /// Allow groups of different sizes, and groups without experts in some layers
     #[arg(long)]
     pub(crate) allow_uneven: bool,
+    /// Take the groups from what `partition --json` printed
+    #[arg(long, value_name = "FILE")]
+    #[arg(conflicts_with_all = ["groups", "sizes", "strategy", "assignment", "allow_uneven"])]
+    pub(crate) partition: Option<PathBuf>,
+}
+
+impl GroupingArguments {
+    /// The option that says which groups there are, if one does.
+    pub(crate) fn stated(&self) -> Option<&'static str> {
+        let options = [
+            ("--groups", self.groups.is_some()),
+            ("--sizes", self.sizes.is_some()),
+            ("--partition", self.partition.is_some()),
+            ("--assignment", !self.assignment.is_empty()),
+        ];
+        let stated = options.into_iter().find(|(_, stated)| *stated);
+        stated.map(|(option, _)| option)
+    }
 }
 
 /// The ways to divide experts.
@@ -25,9 +50,9 @@ pub(crate) enum Strategy {
     Contiguous,
     /// Expert i to group i modulo N
     Strided,
-    /// As files list them
+    /// As --assignment lists them
     Explicit,
-    /// Experts that fire together land together
+    /// Experts that tokens of --data visit together
     Coactivation,
 }
 
@@ -39,6 +64,15 @@ pub(crate) struct PartitionArguments {
     pub(crate) model: PathBuf,
     #[command(flatten)]
     pub(crate) grouping: GroupingArguments,
+    /// JSONL file of text for --strategy coactivation, may be repeated
+    #[arg(long = "data", value_name = "FILE")]
+    pub(crate) data: Vec<PathBuf>,
+    /// Write into each group the hotkeys of this file, one a line, that are assigned to it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hotkeys: Option<PathBuf>,
+    /// Tickets of each group, like 64,60,71, or a file of them [default: found by the hotkeys]
+    #[arg(long, value_name = "FILE|N,...", requires = "hotkeys")]
+    pub(crate) tickets: Option<String>,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -47,12 +81,22 @@ pub(crate) struct PartitionArguments {
 /// Options of `assign`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AssignArguments {
-    /// One hotkey a line
-    #[arg(long, value_name = "FILE")]
-    pub(crate) hotkeys: PathBuf,
+    /// Hotkeys, one a line: ss58 addresses or 64 hexadecimal digits
+    #[arg(long, value_name = "FILE", required_unless_present = "new_hotkey")]
+    pub(crate) hotkeys: Option<PathBuf>,
     /// Expert groups
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) groups: u16,
+    /// Tickets of each group, like 64,60,71, or a file of them; a running task's are in its manifest
+    /// [default: found so that the hotkeys spread evenly, beginning with 64 for each group]
+    #[arg(long, value_name = "FILE|N,...")]
+    pub(crate) tickets: Option<String>,
+    /// Make a key that is assigned to one of the groups of --prefer, and write it to this new file
+    #[arg(long, value_name = "FILE", requires = "prefer")]
+    pub(crate) new_hotkey: Option<PathBuf>,
+    /// A group that the new hotkey may be assigned to, may be repeated
+    #[arg(long, value_name = "G", requires = "new_hotkey")]
+    pub(crate) prefer: Vec<u16>,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -33,9 +33,6 @@ pub(crate) struct SelectArguments {
     pub(crate) within_group: Option<u16>,
     #[command(flatten)]
     pub(crate) grouping: GroupingArguments,
-    /// Take the groups of this file, as `partition --json` prints them
-    #[arg(long, value_name = "FILE", conflicts_with = "groups")]
-    pub(crate) partition: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sample: SampleArguments,
     /// Also write both scores of all experts, as a summary.json
@@ -73,17 +70,24 @@ pub(crate) struct AffinityArguments {
     pub(crate) json: bool,
 }
 
+/// The sample of the ESFT paper: 32 sequences of this length.
+pub(crate) const SAMPLE_TOKENS: u32 = 131_072;
+/// See [`SAMPLE_TOKENS`].
+pub(crate) const SAMPLE_SEQUENCE_LENGTH: u32 = 4_096;
+/// Of the draw, unless told otherwise.
+pub(crate) const SAMPLE_SEED: u64 = 1;
+
 /// How much text is run through a model.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SampleArguments {
     /// Tokens of text to run at most, drawn from all documents
-    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = SAMPLE_TOKENS, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) tokens: u32,
     /// Longest sequence; longer documents are cut, and none is longer than the model takes
-    #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = SAMPLE_SEQUENCE_LENGTH, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) sequence_length: u32,
     /// Seed of the draw
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = SAMPLE_SEED)]
     pub(crate) seed: u64,
     /// Threads [default: as many as there are cores]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]

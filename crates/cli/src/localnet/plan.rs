@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use connito_chain::keys::{self, Keypair, Signer};
 use connito_chain::local::{GenesisNeuron, GenesisSpec};
 use connito_learning::inner::Method;
-use connito_protocol::assignment::assigned_group;
+use connito_protocol::assignment::{EVEN_TICKETS, assigned_group};
 use connito_protocol::ids::{GroupId, Hotkey, Netuid};
 use connito_protocol::rules::{Rules, SelectionTop, TrainingRouting};
 
@@ -120,6 +120,7 @@ impl Plan {
             data: given.data.clone(),
             seed: arguments.seed,
             groups: given.groups,
+            tickets: None,
             starts_in_blocks: STARTS_IN_BLOCKS,
             rules: rules(given.block_time, &arguments.training)?,
         };
@@ -233,10 +234,10 @@ fn chain_config(arguments: &LocalnetArguments, given: &Given<'_>, port: u16) -> 
 /// The first key of a miner's own series that is assigned to its group. Which group a hotkey trains
 /// is no secret, and anyone may look for a hotkey that it likes.
 fn miner_key(seed: u64, number: u16, (group, groups): (u16, u16)) -> Keypair {
-    let all: Vec<GroupId> = (0..groups).map(GroupId).collect();
+    let tickets = vec![EVEN_TICKETS; usize::from(groups)];
     (0..)
         .map(|attempt| rehearsal_key(seed, "miner", u64::from(number) << 32 | attempt))
-        .find(|key| assigned_group(key.hotkey(), &all) == Some(GroupId(group)))
+        .find(|key| assigned_group(key.hotkey(), &tickets) == Some(GroupId(group)))
         .expect("every group is assigned some hotkeys")
 }
 

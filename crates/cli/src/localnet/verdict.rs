@@ -82,7 +82,6 @@ fn verdicts_are_fair(
     for (name, times) in story.measured.iter().filter(|(_, times)| **times > 1) {
         broken.push(format!("cycle {cycle}: {name} scored {times} times"));
     }
-    let groups = evidence.task.group_ids();
     for verdict in story.verdicts.iter().flatten() {
         let name = evidence.plan.name_of(verdict.hotkey);
         if verdict.measurement.is_some() && verdict.update.is_none() {
@@ -90,7 +89,7 @@ fn verdicts_are_fair(
                 "cycle {cycle}: {name} was scored without an opened commitment"
             ));
         }
-        if assigned_group(verdict.hotkey, &groups) != Some(verdict.group) {
+        if assigned_group(verdict.hotkey, &evidence.task.tickets) != Some(verdict.group) {
             broken.push(format!(
                 "cycle {cycle}: {name} was scored for a group that is not its own"
             ));

@@ -9,6 +9,7 @@ mod bad_input;
 mod bench;
 mod help;
 mod inspect;
+mod partition;
 mod plan;
 mod select;
 mod slice;

@@ -111,7 +111,7 @@ impl Files {
     }
 
     /// One file.
-    fn single(path: &Path, open: Open) -> Result<Self, CheckpointError> {
+    pub(super) fn single(path: &Path, open: Open) -> Result<Self, CheckpointError> {
         let file = open(path)?;
         file.present()?;
         let tensors = file.tensors().iter().map(|(name, entry)| {
@@ -125,7 +125,7 @@ impl Files {
     }
 
     /// The files that an index lists, which lie beside it.
-    fn indexed(index: &Path, open: Open) -> Result<Self, CheckpointError> {
+    pub(super) fn indexed(index: &Path, open: Open) -> Result<Self, CheckpointError> {
         let text = std::fs::read(index).map_err(|source| CheckpointError::read(index, source))?;
         let parsed: Index =
             serde_json::from_slice(&text).map_err(|source| CheckpointError::Index {
@@ -241,7 +241,7 @@ impl WeightsFile {
         })
     }
 
-    fn survey(path: &Path) -> Result<Self, CheckpointError> {
+    pub(super) fn survey(path: &Path) -> Result<Self, CheckpointError> {
         let unreadable = |source| CheckpointError::read(path, source);
         let broken = |source| CheckpointError::Safetensors {
             path: path.to_owned(),

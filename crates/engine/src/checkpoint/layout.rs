@@ -253,7 +253,7 @@ fn whole(shape: &[usize]) -> View {
 }
 
 /// Fused tensors have no suffix; an expert's own down matrix has one.
-fn fused(name: &str) -> Option<Fused> {
+pub(super) fn fused(name: &str) -> Option<Fused> {
     match name {
         "gate_up_proj" => Some(Fused::GateUp),
         "down_proj" => Some(Fused::Down),
@@ -262,7 +262,7 @@ fn fused(name: &str) -> Option<Fused> {
 }
 
 /// Those of an expert's matrices that a fused tensor holds.
-fn parts([gate, up, down]: [String; 3], fused: Fused) -> Vec<String> {
+pub(super) fn parts([gate, up, down]: [String; 3], fused: Fused) -> Vec<String> {
     match fused {
         Fused::GateUp => vec![gate, up],
         Fused::Down => vec![down],
@@ -270,7 +270,7 @@ fn parts([gate, up, down]: [String; 3], fused: Fused) -> Vec<String> {
 }
 
 /// A number as names spell it: "007" and "+7" are none.
-fn index(text: &str) -> Option<usize> {
+pub(super) fn index(text: &str) -> Option<usize> {
     let number: usize = text.parse().ok()?;
     (number.to_string() == text).then_some(number)
 }

@@ -6,6 +6,7 @@
 mod damage;
 mod folders;
 mod joined;
+mod listing;
 mod scaled;
 mod sliced;
 mod written;

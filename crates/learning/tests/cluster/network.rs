@@ -581,9 +581,8 @@ fn miner_key(number: usize, conduct: Conduct) -> Hotkey {
     let (Conduct::Honest(group) | Conduct::Damaging(group)) = conduct else {
         return miner_key(number, Conduct::Honest(GroupId(0)));
     };
-    let groups = [GroupId(0), GroupId(1)];
     (0..)
         .map(|attempt| key(b"miner", number * 1000 + attempt))
-        .find(|hotkey| assigned_group(*hotkey, &groups) == Some(group))
+        .find(|hotkey| assigned_group(*hotkey, &toy_task::TICKETS) == Some(group))
         .unwrap()
 }

@@ -7,27 +7,28 @@ use connito_learning::shard::Shard;
 use connito_learning::store::{BlobStore, MemoryStore};
 use connito_learning::toy::{ToyBackend, expert_names};
 use connito_learning::wire;
+use connito_protocol::assignment::EVEN_TICKETS;
 use connito_protocol::ids::{BlobId, Block, Cycle, GroupId, Netuid, StateId};
 use connito_protocol::manifest::{
     Document, Domain, GroupState, ModelParts, StateManifest, TaskManifest,
 };
-use connito_protocol::partition::{ExpertMapping, Experts, contiguous};
+use connito_protocol::partition::{
+    Division, ExpertMapping, Inventory, ParameterKeys, Partition, Sizes, Strategy, Uneven,
+};
 use connito_protocol::rules::{Codec, Rules};
 
 /// Longest sequence of the toy's text, in tokens.
 const SEQUENCE_LENGTH: usize = 16;
+
+/// Tickets of the two groups.
+pub(crate) const TICKETS: [u16; 2] = [EVEN_TICKETS; 2];
 
 /// Documents in each pool.
 const POOL: u32 = 40;
 
 /// Writes the task's blobs and gives its name; cycle 0 begins at block `starts`.
 pub(crate) fn publish(store: &MemoryStore, starts: u64) -> BlobId {
-    let experts = Experts {
-        layers: &[0, 1],
-        count: 4,
-        names: expert_names,
-    };
-    let groups = contiguous(experts, 2).unwrap();
+    let groups = groups();
     let first_state = first_state(store, &groups);
     let mut rules = Rules::default();
     rules.scoring.sequence_length = SEQUENCE_LENGTH as u32;
@@ -44,9 +45,27 @@ pub(crate) fn publish(store: &MemoryStore, starts: u64) -> BlobId {
         },
         domains: vec![domain(store, "first", 0), domain(store, "second", 1)],
         groups,
+        tickets: TICKETS.to_vec(),
         first_state,
     };
     store.write(&manifest.to_bytes()).unwrap()
+}
+
+/// Four experts of each of two layers in two groups.
+fn groups() -> Vec<ExpertMapping> {
+    let experts = |layer| (0..4).map(move |expert| (expert, expert_names(layer, expert)));
+    let layers = [0, 1].map(|layer| {
+        let experts = experts(layer).map(|(expert, names)| (expert, names.into_iter().collect()));
+        (layer, experts.collect())
+    });
+    let inventory = Inventory::new(ParameterKeys::from(layers)).unwrap();
+    let division = Division {
+        strategy: Strategy::Contiguous,
+        sizes: Sizes::Groups(2),
+        uneven: Uneven::Refused,
+    };
+    let partition = Partition::divide(&inventory, &division).unwrap();
+    partition.into_groups()
 }
 
 fn first_state(store: &MemoryStore, groups: &[ExpertMapping]) -> StateId {
