@@ -14,15 +14,16 @@ use connito_engine::data::reader::domain_names;
 use connito_engine::routing::ExpertMap;
 use connito_learning::selection::{Score, ScoreSummary};
 use connito_learning::task::experts_of;
+use connito_protocol::assignment::assigned_group;
 
 use crate::args::select::AffinityArguments;
 use crate::exit::{Blame, Failure};
-use crate::grouping;
 use crate::output::print;
 use crate::result_file::ResultFile;
 use crate::routing_sample::{Limits, Source, Text};
+use crate::{grouping, hotkeys};
 use heat_map::{Caption, HeatMap};
-use ranking::{Domain, Report};
+use ranking::{Candidates, Domain, Report};
 
 /// Runs the command.
 pub(crate) fn run(arguments: &AffinityArguments) -> Result<(), Failure> {
@@ -30,6 +31,7 @@ pub(crate) fn run(arguments: &AffinityArguments) -> Result<(), Failure> {
     let model = arguments.model.as_path();
     let source = Source::open(model)?;
     let groups = groups(arguments)?;
+    let miners = miners(arguments, groups.len())?;
     let limits = Limits::from(&arguments.sample);
     // All text is looked at before weights are read.
     let texts = arguments.data.iter();
@@ -51,7 +53,11 @@ pub(crate) fn run(arguments: &AffinityArguments) -> Result<(), Failure> {
         })
     });
     let domains: Vec<Domain> = domains.collect::<Result<_, Failure>>()?;
-    let report = Report::new(arguments, &domains, &groups).input()?;
+    let candidates = Candidates {
+        groups: &groups,
+        miners: miners.as_deref(),
+    };
+    let report = Report::new(arguments, &domains, &candidates).input()?;
     if let Some(picture) = &picture {
         let caption = Caption {
             model: folder_name(model),
@@ -84,6 +90,23 @@ fn groups(arguments: &AffinityArguments) -> Result<Vec<ExpertMap>, Failure> {
         return Err(Failure::Input(anyhow!("there are no groups to rank")));
     }
     Ok(mappings.iter().map(experts_of).collect())
+}
+
+/// How many of the listed hotkeys are assigned to each group, if any are listed.
+fn miners(arguments: &AffinityArguments, groups: usize) -> Result<Option<Vec<usize>>, Failure> {
+    let Some(file) = &arguments.hotkeys else {
+        return Ok(None);
+    };
+    let listed = hotkeys::read(file)?;
+    let tickets = hotkeys::tickets(arguments.tickets.as_deref(), groups, &listed)?;
+    let mut miners = vec![0; groups];
+    let assigned = listed
+        .iter()
+        .map(|listed| assigned_group(listed.hotkey, &tickets));
+    assigned
+        .flatten()
+        .for_each(|group| miners[usize::from(group.0)] += 1);
+    Ok(Some(miners))
 }
 
 /// What people call a model: its folder's own name, also where the path ends in dots.

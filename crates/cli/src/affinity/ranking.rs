@@ -23,6 +23,15 @@ pub(super) struct Domain {
     pub(super) scores: Scores,
 }
 
+/// What a miner can choose from.
+#[derive(Debug)]
+pub(super) struct Candidates<'a> {
+    /// The experts of every group.
+    pub(super) groups: &'a [ExpertMap],
+    /// Miners that each of them has, where that is known.
+    pub(super) miners: Option<&'a [usize]>,
+}
+
 /// The result as `--json` prints it.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -59,15 +68,19 @@ struct Ranked {
     uniform: f64,
     /// The first over the second.
     relative: f64,
+    /// Miners that are assigned to it already, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    miners: Option<usize>,
 }
 
 impl Report {
     pub(super) fn new(
         arguments: &AffinityArguments,
         domains: &[Domain],
-        groups: &[ExpertMap],
+        candidates: &Candidates<'_>,
     ) -> Result<Self, SelectionError> {
-        let domains = domains.iter().map(|domain| Ranking::new(domain, groups));
+        let domains = domains.iter();
+        let domains = domains.map(|domain| Ranking::new(domain, candidates));
         let heat_map = arguments.heat_map.as_ref();
         Ok(Self {
             model: arguments.model.display().to_string(),
@@ -119,8 +132,8 @@ impl Report {
 }
 
 impl Ranking {
-    fn new(domain: &Domain, groups: &[ExpertMap]) -> Result<Self, SelectionError> {
-        let scores = &domain.scores;
+    fn new(domain: &Domain, candidates: &Candidates<'_>) -> Result<Self, SelectionError> {
+        let (scores, groups) = (&domain.scores, candidates.groups);
         let mut ranked = Vec::with_capacity(groups.len());
         for (group, experts) in groups.iter().enumerate() {
             let (affinity, uniform) = (group_affinity(scores, experts)?, uniform(scores, experts));
@@ -135,6 +148,7 @@ impl Ranking {
                 } else {
                     0.0
                 },
+                miners: candidates.miners.map(|miners| miners[group]),
             });
         }
         // Stable: groups come in ascending order.
@@ -152,8 +166,10 @@ impl Ranking {
 
     fn text(&self, score: &str) -> String {
         let (domain, tokens) = (&self.domain, self.tokens);
+        let known = self.groups.iter().any(|ranked| ranked.miners.is_some());
+        let miners = if known { "  miners" } else { "" };
         let mut text = format!(
-            "{domain}: {score} score over {tokens} tokens\nrank  group  affinity  of uniform"
+            "{domain}: {score} score over {tokens} tokens\nrank  group  affinity  of uniform{miners}"
         );
         let most = self.groups.first().map_or(0.0, |best| best.relative);
         for ranked in &self.groups {
@@ -162,8 +178,10 @@ impl Ranking {
                 group,
                 affinity,
                 relative,
+                miners,
                 ..
             } = ranked;
+            let miners = miners.map_or_else(String::new, |miners| format!("  {miners:>6}"));
             let length = if most > 0.0 {
                 BAR * relative / most
             } else {
@@ -173,7 +191,7 @@ impl Ranking {
             // Writing to a string cannot fail.
             let _ = write!(
                 text,
-                "\n{rank:>4}  {group:>5}  {affinity:>8.4}  {relative:>9.2}×  {bar}"
+                "\n{rank:>4}  {group:>5}  {affinity:>8.4}  {relative:>9.2}×{miners}  {bar}"
             );
         }
         text

@@ -62,6 +62,13 @@ pub(crate) struct AffinityArguments {
     pub(crate) grouping: GroupingArguments,
     #[command(flatten)]
     pub(crate) sample: SampleArguments,
+    /// Also count the miners of each group that are there already: their hotkeys, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hotkeys: Option<PathBuf>,
+    /// Tickets of each group, like 64,60,71, or a file of them; a running task's are in its manifest
+    /// [default: found by the hotkeys]
+    #[arg(long, value_name = "FILE|N,...", requires = "hotkeys")]
+    pub(crate) tickets: Option<String>,
     /// Also draw all layers and experts into this SVG file
     #[arg(long, value_name = "FILE")]
     pub(crate) heat_map: Option<PathBuf>,

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use connito_engine::tokenizer::Tokenizer;
-use connito_engine::{Model, ModelConfig, Routing};
+use connito_engine::{Model, ModelConfig, Routing, RoutingStatistics};
 use connito_learning::selection::{
     Amount, ExpertConfig, Score, ScoreSummary, group_affinity, select, select_within,
 };
+use connito_protocol::partition::CoActivation;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -81,6 +82,10 @@ impl Ground {
 
     /// The scores of texts by the engine, every text cut into sequences of at most `longest` tokens.
     fn scores(&self, texts: &[&str], longest: usize) -> ScoreSummary {
+        ScoreSummary::of(&self.statistics(texts, longest)).unwrap()
+    }
+
+    fn statistics(&self, texts: &[&str], longest: usize) -> RoutingStatistics {
         let documents = texts
             .iter()
             .map(|text| self.tokenizer.encode_document(text).unwrap());
@@ -89,11 +94,9 @@ impl Ground {
             .iter()
             .flat_map(|ids| ids.chunks(longest))
             .collect();
-        let statistics = self
-            .model
+        self.model
             .routing_statistics(&sequences, &Routing::Classic)
-            .unwrap();
-        ScoreSummary::of(&statistics).unwrap()
+            .unwrap()
     }
 }
 
@@ -324,6 +327,68 @@ fn groups_are_ranked_for_every_domain_and_add_up() {
     ] {
         assert!(text.contains(line), "{text}");
     }
+}
+
+/// Before registering, the second question after which group fits is how many are there already.
+#[test]
+fn miners_that_are_there_already_stand_beside_their_groups() {
+    let ground = Ground::new();
+    let hotkeys: Vec<String> = (0..40).map(|number| format!("{number:064x}")).collect();
+    std::fs::write(ground.path("hotkeys"), hotkeys.join("\n")).unwrap();
+    let command = "affinity --model model --data words.jsonl --groups 4 --hotkeys hotkeys";
+    let report: Value =
+        serde_json::from_str(&ground.printed(&format!("{command} --json"))).unwrap();
+    let assigned: Value =
+        serde_json::from_str(&ground.printed("assign --hotkeys hotkeys --groups 4 --json"))
+            .unwrap();
+    for ranked in report["domains"][0]["groups"].as_array().unwrap() {
+        let group = usize::try_from(ranked["group"].as_u64().unwrap()).unwrap();
+        assert_eq!(ranked["miners"], assigned["groups"][group]["hotkeys"]);
+    }
+    assert!(ground.printed(command).contains("miners"));
+}
+
+/// What should happen: groups in which more tokens meet than in consecutive ones, of one size, and the same
+/// ones wherever groups are asked for. What should not: that they depend on anything but model and text.
+#[test]
+fn experts_that_fire_together_land_together() {
+    let ground = Ground::new();
+    let counted = ground.statistics(&TEXTS[..3], 4096).coactivation();
+    let counts = CoActivation::from_rows(&counted).unwrap();
+    let groups = |options: &str| {
+        let command = format!("partition --model model --groups 2 {options} --json");
+        let partition: Value = serde_json::from_str(&ground.printed(&command)).unwrap();
+        std::fs::write(ground.path("partition.json"), partition.to_string()).unwrap();
+        let experts = |group: &Value| -> Vec<usize> {
+            let experts = group["expert_indices"].as_array().unwrap().iter();
+            experts
+                .map(|id| usize::try_from(id.as_u64().unwrap()).unwrap())
+                .collect()
+        };
+        let groups = partition["groups"].as_array().unwrap();
+        groups.iter().map(experts).collect::<Vec<_>>()
+    };
+    let within =
+        |groups: &[Vec<usize>]| -> u128 { groups.iter().map(|group| counts.within(group)).sum() };
+    let consecutive = within(&groups("--strategy contiguous"));
+    let coactive = groups("--strategy coactivation --data words.jsonl");
+    assert!(
+        coactive.iter().all(|group| group.len() == EXPERTS / 2),
+        "{coactive:?}"
+    );
+    assert!(within(&coactive) > consecutive, "{coactive:?}");
+
+    let slice = |options: &str, out: &str| {
+        ground.printed(&format!(
+            "slice --model model {options} --group 1 --out {out}"
+        ));
+        std::fs::read(ground.path(out).join("model.safetensors")).unwrap()
+    };
+    let options = "--groups 2 --strategy coactivation --data words.jsonl";
+    assert_eq!(
+        slice(options, "one"),
+        slice("--partition partition.json", "other")
+    );
 }
 
 /// The names of elements that are opened and not closed, in order: none if a picture is well formed.

@@ -174,6 +174,40 @@ fn people_get_a_table() {
     );
 }
 
+/// Options that cannot be used, and what the complaint names. Without `--model`, those of a good run stand
+/// before them.
+const UNUSABLE: [(&str, &str); 23] = [
+    ("--model absent --data sums.jsonl --out out", "absent"),
+    ("--model model --data model --out out", "model"),
+    ("--model model --data few.jsonl --out out", "few"),
+    ("--out full", "full"),
+    ("--out file", "file"),
+    ("--out no/out", "no/out"),
+    ("--out model/out", "model/out"),
+    ("--experts twice.json --out out", "twice.json"),
+    ("--experts dense.json --out out", "dense.json"),
+    ("--experts absent.json --out out", "absent.json"),
+    ("--experts none.json --out out", "none.json"),
+    ("--experts shared.json --out out", "shared_experts"),
+    ("--experts bare.json --out out", "bare.json"),
+    ("--experts one.json --routing masked --out out", "layer 2"),
+    ("--routing fallback --out out", "--kept"),
+    ("--kept kept.json --out out", "--kept kept.json"),
+    ("--routing fallback --kept kept.json --out out", "kept.json"),
+    ("--sequence-length 100000 --out out", "--sequence-length"),
+    (
+        "--held-out sums.jsonl --held-out sums.jsonl --out out",
+        "--held-out",
+    ),
+    ("--data words.jsonl --batch 1 --out out", "--batch 1"),
+    ("--learning-rate NaN --out out", "--learning-rate"),
+    ("--steps 0 --out out", "--steps"),
+    (
+        "--learning-rate 3e38 --steps 9 --experts one.json --out out",
+        "not finite",
+    ),
+];
+
 /// What should happen: code 2, and one sentence that names the thing at fault. What should not happen: a
 /// trace of a result.
 #[test]
@@ -196,71 +230,11 @@ fn input_that_cannot_be_used_leaves_nothing_behind() {
     write("full/precious", "");
     let before = std::fs::read_dir(ground.0.path()).unwrap().count();
 
-    let data = "--model model --data sums.jsonl";
-    for (arguments, names) in [
-        (
-            "--model absent --data sums.jsonl --out out".to_owned(),
-            "absent",
-        ),
-        ("--model model --data model --out out".to_owned(), "model"),
-        ("--model model --data few.jsonl --out out".to_owned(), "few"),
-        (format!("{data} --out full"), "full"),
-        (format!("{data} --out file"), "file"),
-        (format!("{data} --out no/out"), "no/out"),
-        (format!("{data} --out model/out"), "model/out"),
-        (
-            format!("{data} --experts twice.json --out out"),
-            "twice.json",
-        ),
-        (
-            format!("{data} --experts dense.json --out out"),
-            "dense.json",
-        ),
-        (
-            format!("{data} --experts absent.json --out out"),
-            "absent.json",
-        ),
-        (format!("{data} --experts none.json --out out"), "none.json"),
-        (
-            format!("{data} --experts shared.json --out out"),
-            "shared_experts",
-        ),
-        (format!("{data} --experts bare.json --out out"), "bare.json"),
-        (
-            format!("{data} --experts one.json --routing masked --out out"),
-            "layer 2",
-        ),
-        (format!("{data} --routing fallback --out out"), "--kept"),
-        (
-            format!("{data} --kept kept.json --out out"),
-            "--kept kept.json",
-        ),
-        (
-            format!("{data} --routing fallback --kept kept.json --out out"),
-            "kept.json",
-        ),
-        (
-            format!("{data} --sequence-length 100000 --out out"),
-            "--sequence-length",
-        ),
-        (
-            format!("{data} --held-out sums.jsonl --held-out sums.jsonl --out out"),
-            "--held-out",
-        ),
-        (
-            format!("{data} --data words.jsonl --batch 1 --out out"),
-            "--batch 1",
-        ),
-        (
-            format!("{data} --learning-rate NaN --out out"),
-            "--learning-rate",
-        ),
-        (format!("{data} --steps 0 --out out"), "--steps"),
-        (
-            format!("{data} --learning-rate 3e38 --steps 9 --experts one.json --out out"),
-            "not finite",
-        ),
-    ] {
+    for (options, names) in UNUSABLE {
+        let arguments = match options.starts_with("--model") {
+            true => options.to_owned(),
+            false => format!("--model model --data sums.jsonl {options}"),
+        };
         let output = ground.output(&arguments);
         let told = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments}: {told}");

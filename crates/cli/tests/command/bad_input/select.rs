@@ -112,10 +112,6 @@ fn groups_that_there_are_not_are_named() {
     let partition =
         |groups: &[String]| format!("{{\"groups\": [{}], \"hash\": \"\"}}", groups.join(","));
     ground.write("layer.json", partition(&[mapping(0, "0", 7)]));
-    ground.write(
-        "expert.json",
-        partition(&[mapping(0, "0", 1), mapping(1, "4", 1)]),
-    );
     ground.write("torn.json", "{\"groups\": [");
     refused(
         &ground,
@@ -128,12 +124,12 @@ fn groups_that_there_are_not_are_named() {
             ),
             recorded(
                 "--groups 3 --within-group 0",
-                &["--groups 3", "--allow-uneven"],
+                &["3 groups", "--allow-uneven"],
             ),
-            recorded("--groups 9 --within-group 0", &["--groups 9", "4 experts"]),
+            recorded("--groups 9 --within-group 0", &["9 groups", "4 experts"]),
             recorded(
                 "--groups 2 --within-group 0 --strategy explicit",
-                &["--model"],
+                &["--assignment"],
             ),
             recorded(
                 "--groups 2 --within-group 0 --strategy coactivation",
@@ -141,7 +137,10 @@ fn groups_that_there_are_not_are_named() {
             ),
             recorded("--partition absent.json --within-group 0", &["absent.json"]),
             recorded("--partition torn.json --within-group 0", &["torn.json"]),
-            recorded("--partition layer.json --within-group 0", &["layer 7"]),
+            recorded(
+                "--partition layer.json --within-group 0",
+                &["layer.json", "hash"],
+            ),
             measured("--within-group 0", &["--groups"]),
             measured("--groups 2 --within-group 5", &["--within-group 5"]),
         ],
