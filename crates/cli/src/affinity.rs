@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &AffinityArguments) -> Result<(), Failure> {
     let picture = picture(arguments)?;
     let model = arguments.model.as_path();
     let source = Source::open(model)?;
-    let groups = groups(arguments)?;
+    let groups = groups(arguments, source.config().mixture.experts)?;
     let miners = miners(arguments, groups.len())?;
     let limits = Limits::from(&arguments.sample);
     // All text is looked at before weights are read.
@@ -83,9 +83,17 @@ fn picture(arguments: &AffinityArguments) -> Result<Option<ResultFile>, Failure>
     ResultFile::new("--heat-map", path, &inputs).map(Some)
 }
 
+/// Groups unless told otherwise; fewer where experts do not divide by so many.
+const USUAL_GROUPS: u16 = 8;
+
 /// The experts of every group.
-fn groups(arguments: &AffinityArguments) -> Result<Vec<ExpertMap>, Failure> {
-    let mappings = grouping::groups(&arguments.model, &arguments.grouping, &arguments.data)?;
+fn groups(arguments: &AffinityArguments, experts: usize) -> Result<Vec<ExpertMap>, Failure> {
+    let mut grouping = arguments.grouping.clone();
+    if grouping.stated().is_none() {
+        let divides = |groups: &u16| experts.is_multiple_of(usize::from(*groups));
+        grouping.groups = (1..=USUAL_GROUPS).rev().find(divides);
+    }
+    let mappings = grouping::groups(&arguments.model, &grouping, &arguments.data)?;
     if mappings.is_empty() {
         return Err(Failure::Input(anyhow!("there are no groups to rank")));
     }

@@ -48,6 +48,10 @@ pub(crate) struct SelectArguments {
 
 /// Options of `affinity`.
 #[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Where no option says which groups there are: 8, or as many below 8 as experts \
+divide by."
+)]
 pub(crate) struct AffinityArguments {
     /// Hugging Face folder
     #[arg(long, value_name = "DIR")]

@@ -329,6 +329,15 @@ fn groups_are_ranked_for_every_domain_and_add_up() {
     }
 }
 
+/// Eight experts make eight groups when nobody says how many.
+#[test]
+fn groups_are_ranked_without_having_been_asked_for() {
+    let ground = Ground::new();
+    let command = "affinity --model model --data words.jsonl";
+    let asked = ground.printed(&format!("{command} --groups 8"));
+    assert_eq!(ground.printed(command), asked);
+}
+
 /// Before registering, the second question after which group fits is how many are there already.
 #[test]
 fn miners_that_are_there_already_stand_beside_their_groups() {
