@@ -79,7 +79,16 @@ pub(crate) fn run(arguments: &AssignArguments) -> Result<(), Failure> {
     if arguments.json {
         return print(&serde_json::to_string(&assignment).environment()?);
     }
-    print(table(&assignment).trim_end())
+    let mut text = table(&assignment);
+    if arguments.tickets.is_none() && !assignment.assignment.is_empty() {
+        let tickets: Vec<String> = tickets.iter().map(u16::to_string).collect();
+        let _ = write!(
+            text,
+            "\ntickets were found for these hotkeys; with --tickets {} nobody moves when others come or go",
+            tickets.join(",")
+        );
+    }
+    print(text.trim_end())
 }
 
 fn assign(listed: Vec<Listed>, tickets: &[u16]) -> Assignment {

@@ -134,6 +134,11 @@ struct Request {
 impl Request {
     fn new(arguments: &GroupingArguments) -> Result<Self, Failure> {
         let strategy = strategy(arguments)?;
+        if let (Some(_), files @ 2..) = (&arguments.sizes, arguments.assignment.len()) {
+            return Err(Failure::Input(anyhow!(
+                "--sizes cuts one list of all experts, and --assignment names {files} files"
+            )));
+        }
         let sizes = match (
             &arguments.sizes,
             arguments.groups,

@@ -101,6 +101,10 @@ impl Checkpoint {
         folder: &Path,
         open: fn(&Path) -> Result<Files, CheckpointError>,
     ) -> Result<Self, CheckpointError> {
+        if folder.is_file() {
+            let path = folder.to_owned();
+            return Err(CheckpointError::NoFolder { path });
+        }
         let path = folder.join(CONFIG);
         let text = std::fs::read(&path).map_err(|source| CheckpointError::read(&path, source))?;
         let text = String::from_utf8_lossy(&text);

@@ -96,6 +96,7 @@ impl Partition {
     /// The division cannot be made of this inventory, or breaks an invariant of P-5; both by name.
     pub fn divide(inventory: &Inventory, division: &Division<'_>) -> Result<Self, PartitionError> {
         let members = division.members(inventory)?;
+        disjoint(&members)?;
         // Sizes that differ because they were spelled out are allowed by that.
         let uneven = match (&division.strategy, &division.sizes) {
             (Strategy::Explicit([_, _, ..]), _) | (_, Sizes::Groups(_)) => division.uneven,
@@ -186,6 +187,26 @@ impl Partition {
             Uneven::Refused => even(inventory, &owners),
         }
     }
+}
+
+/// Whether no expert is in two groups.
+fn disjoint(groups: &[Members]) -> Result<(), PartitionError> {
+    let mut owned = BTreeSet::new();
+    for (group, members) in (0..=u16::MAX).map(GroupId).zip(groups) {
+        for (&layer, experts) in members {
+            if let Some(&expert) = experts
+                .iter()
+                .find(|expert| !owned.insert((layer, **expert)))
+            {
+                return Err(PartitionError::Shared {
+                    group,
+                    layer,
+                    expert,
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The entry of a group with these experts.

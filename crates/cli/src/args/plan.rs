@@ -60,9 +60,9 @@ pub(crate) struct ExpertArguments {
     /// Frozen experts of each MoE layer that are in memory besides; for frozen-kept and fallback
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) kept: u32,
-    /// Which experts tokens visit
-    #[arg(long, value_enum, default_value_t = RoutingMode::Masked)]
-    pub(crate) routing: RoutingMode,
+    /// Which experts tokens visit [default: masked, or frozen-kept with --kept]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) routing: Option<RoutingMode>,
     /// Expert groups; all experts of one group are in memory [default: those that are trained]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) groups: Option<u32>,
@@ -74,14 +74,9 @@ pub(crate) struct ExpertArguments {
 /// What a training step reads.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct StepArguments {
-    /// Tokens of a sequence
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1024,
-        value_parser = clap::value_parser!(u32).range(2..)
-    )]
-    pub(crate) seq: u32,
+    /// Tokens of a sequence [default: 1024, or the model's positions if they are fewer]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) seq: Option<u32>,
     /// Sequences of a step, all of them in one pass
     #[arg(
         long,

@@ -19,7 +19,7 @@ pub(super) fn line(plan: &Plan<'_>, explain: bool) -> String {
         ("experts", json!(choice.experts)),
         ("kept", json!(setup.kept)),
         ("groups", json!(groups)),
-        ("seq", json!(setup.step.seq)),
+        ("seq", json!(setup.sequence_length)),
         ("batch", json!(setup.step.batch)),
         ("threads", json!(setup.step.threads)),
     ] {

@@ -19,6 +19,9 @@ use crate::exit::Failure;
 /// Trained experts where nothing is said, as in the published setups.
 const DEFAULT_EXPERTS: usize = 8;
 
+/// Tokens of a sequence where nothing is said and the model reads as many.
+const DEFAULT_SEQUENCE_LENGTH: usize = 1024;
+
 /// A model and a request that fits it.
 #[derive(Debug)]
 pub(super) struct Setup<'a> {
@@ -27,6 +30,8 @@ pub(super) struct Setup<'a> {
     /// Frozen experts of a layer beside the group's or the trained ones.
     pub(super) kept: usize,
     pub(super) groups: Option<Groups>,
+    /// Tokens of a sequence.
+    pub(super) sequence_length: usize,
     pub(super) step: StepArguments,
 }
 
@@ -44,15 +49,13 @@ impl<'a> Setup<'a> {
     /// Refuses what does not fit the model, naming the option.
     pub(super) fn new(config: &'a ModelConfig, arguments: &PlanArguments) -> Result<Self, Failure> {
         let asked = &arguments.experts;
-        let positions = config.max_position_embeddings;
-        let length = arguments.step.seq;
-        if length as usize > positions {
-            let why = format!("--seq {length}: the model reads at most {positions} tokens");
-            return Err(refused(&why));
-        }
         let setup = Self {
             config,
-            routing: asked.routing,
+            routing: asked.routing.unwrap_or(match asked.kept {
+                0 => RoutingMode::Masked,
+                _ => RoutingMode::FrozenKept,
+            }),
+            sequence_length: sequence_length(config, arguments.step.seq)?,
             kept: asked.kept as usize,
             groups: groups(config.mixture.experts, asked)?,
             step: arguments.step,
@@ -68,7 +71,8 @@ impl<'a> Setup<'a> {
             self.routing,
             RoutingMode::FrozenKept | RoutingMode::Fallback
         );
-        if keeps && kept == 0 {
+        // Of a group, what is not trained stays in memory anyway.
+        if keeps && kept == 0 && self.groups.is_none() {
             return Err(refused(&format!(
                 "--routing {mode} needs --kept N, at least 1"
             )));
@@ -160,10 +164,24 @@ impl<'a> Setup<'a> {
             plan: choice.settings.memory_plan(),
         };
         let step = StepSize {
-            tokens: (self.step.seq as usize).saturating_mul(self.step.batch as usize),
+            tokens: self
+                .sequence_length
+                .saturating_mul(self.step.batch as usize),
             threads: self.step.threads.into(),
         };
         MemoryFormulas::of_training(self.config, &holding, step)
+    }
+}
+
+fn sequence_length(config: &ModelConfig, asked: Option<u32>) -> Result<usize, Failure> {
+    let positions = config.max_position_embeddings;
+    match asked {
+        None => Ok(DEFAULT_SEQUENCE_LENGTH.min(positions)),
+        Some(length) if length as usize > positions => {
+            let why = format!("--seq {length}: the model reads at most {positions} tokens");
+            Err(refused(&why))
+        }
+        Some(length) => Ok(length as usize),
     }
 }
 

@@ -55,7 +55,7 @@ fn headline(plan: &Plan<'_>) -> Vec<String> {
     lines.push(format!(
         "a step reads {} × {} tokens",
         grouped(setup.step.batch.into()),
-        grouped(setup.step.seq.into())
+        grouped(setup.sequence_length as i128)
     ));
     if let Some(budget) = &plan.budget {
         let left = i128::from(budget.size.bytes) - i128::from(plan.total);

@@ -371,7 +371,7 @@ fn groups_that_cannot_be_made_are_refused_by_what_is_wrong_with_them() {
         ),
         (
             "--model config.json --assignment half.json half.json",
-            "is listed twice",
+            "expert 0 of layer 1 belongs to group 1 and to an earlier one",
         ),
         (
             "--model config.json --groups 2 --strategy coactivation",

@@ -71,6 +71,12 @@ fn deepseek_v2_lite_has_the_parameters_of_the_status_review() {
     );
     let kept = "--config deepseek-v2-lite --routing frozen-kept --kept 16";
     assert_numbers(kept, &[("parameters.held", 6_709_702_144)]);
+    // Experts that are kept say by themselves that some are.
+    let kept = "--config deepseek-v2-lite --kept 16";
+    assert_numbers(kept, &[("parameters.held", 6_709_702_144)]);
+    // Those of a group that are not trained are in memory without having been asked for.
+    let group = "--config deepseek-v2-lite --groups 8 --experts 3 --routing frozen-kept";
+    assert_numbers(group, &[("parameters.held", 3_110_989_312)]);
     let classic = "--config deepseek-v2-lite --routing classic";
     let whole = [
         ("parameters.held", 15_706_484_224),
@@ -455,7 +461,7 @@ fn what_does_not_fit_the_model_is_named() {
         ("--experts 17 --groups 4", ["--experts 17", "16"]),
         ("--groups 65", ["--groups 65", "64"]),
         ("--groups 3", ["--groups 3", "--allow-uneven"]),
-        ("--kept 4", ["--kept 4", "masked"]),
+        ("--kept 4 --routing masked", ["--kept 4", "masked"]),
         ("--kept 4 --routing classic", ["--kept 4", "classic"]),
         ("--routing frozen-kept", ["frozen-kept", "--kept"]),
         ("--routing fallback --kept 0", ["fallback", "--kept"]),

@@ -361,7 +361,7 @@ fn what_cannot_be_joined_is_named() {
     fs::write(ground.path("base/config.json"), format!("{config} ")).unwrap();
     let told = ground.refusal(&format!("{join} s0 --out out"));
     assert!(
-        told.contains("s0/model.safetensors was taken from a model with another"),
+        told.contains("s0/model.safetensors was taken beside another config.json"),
         "{told}"
     );
 }

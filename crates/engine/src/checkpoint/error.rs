@@ -95,6 +95,12 @@ pub enum CheckpointError {
         /// The folder that is read.
         input: PathBuf,
     },
+    /// What should be a model's folder is a file.
+    #[error("{} is no folder", path.display())]
+    NoFolder {
+        /// The path.
+        path: PathBuf,
+    },
     /// Something stands where a folder is to be written, or the path leads nowhere.
     #[error("{} is no place for a folder", path.display())]
     NoPlace {

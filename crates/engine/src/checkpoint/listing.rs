@@ -78,6 +78,12 @@ pub enum ListingError {
     /// No name is an expert's.
     #[error("no tensor is named as a routed expert of a known family")]
     NoExperts,
+    /// A name like an expert's that no family spells so.
+    #[error("tensor {name} is named like a routed expert's, but as in no known family")]
+    Unspelled {
+        /// The tensor.
+        name: String,
+    },
     /// Names of two families.
     #[error("tensors {first} and {second} are named in the ways of different families")]
     TwoSpellings {
@@ -185,6 +191,7 @@ impl Listing {
 
 /// What tells an index from a configuration.
 #[derive(Deserialize)]
+#[serde(expecting = "an object with a model's configuration or an index of its tensors")]
 struct Told {
     weight_map: Option<IgnoredAny>,
 }
@@ -308,12 +315,16 @@ fn spelled(
             let rest = tensor.strip_prefix(*module);
             rest.is_some_and(|rest| rest.starts_with('.'))
         };
-        let Some((family, holds)) = recognised(tensor) else {
-            continue;
-        };
         if tensor.ends_with(SCALE_SUFFIX) || predicting.iter().any(predicts) {
             continue;
         }
+        let Some((family, holds)) = recognised(tensor) else {
+            if tensor.contains(".experts.") {
+                let name = tensor.clone();
+                return Err(ListingError::Unspelled { name });
+            }
+            continue;
+        };
         let (spelling, other) = first.get_or_insert((family, tensor));
         if *spelling != family {
             return Err(ListingError::TwoSpellings {

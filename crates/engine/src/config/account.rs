@@ -111,8 +111,14 @@ impl ModelConfig {
         let attention = self.layer_attention() * layers();
         let norms = Formula::constant(2) * layers() * hidden() + hidden();
         let network = |width| Formula::constant(3) * hidden() * width;
-        let dense = network(size("intermediate_size", self.intermediate_size))
-            * size("dense_layers", dense_layers);
+        let dense = match dense_layers {
+            // Their width means nothing then, whatever the configuration says of it.
+            0 => size("dense_layers", 0),
+            _ => {
+                network(size("intermediate_size", self.intermediate_size))
+                    * size("dense_layers", dense_layers)
+            }
+        };
         let router = match mixture.gate.scoring {
             Scoring::Softmax => experts() * hidden(),
             // A bias for every expert.

@@ -245,7 +245,7 @@ fn a_list_for_each_group_makes_groups_in_their_order() {
     ];
     assert_eq!(
         told(&overlapping, 2, Uneven::Allowed),
-        "parameter layers.2.experts.1.down is listed twice, last in group 1"
+        "expert 1 of layer 2 belongs to group 1 and to an earlier one"
     );
     let foreign = [
         texts[0],

@@ -22,7 +22,7 @@ pub enum JoinError {
     },
     /// A slice says that it was taken from a model of another configuration.
     #[error(
-        "{} was taken from a model with another configuration than {}", slice.display(), config.display()
+        "{} was taken beside another config.json than {}", slice.display(), config.display()
     )]
     AnotherModel {
         /// The slice's weights file.

@@ -200,7 +200,7 @@ fn a_slice_of_another_model_is_refused_by_name() {
     let same = |_: &mut Tensors| {};
     assert_eq!(
         refused(&config, &[("connito.config", "00")], &same),
-        "S0/model.safetensors was taken from a model with another configuration than B/config.json"
+        "S0/model.safetensors was taken beside another config.json than B/config.json"
     );
     let mut wider = config.clone();
     wider.hidden_size = 20;

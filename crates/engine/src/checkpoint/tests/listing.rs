@@ -173,6 +173,12 @@ fn names_of_no_family_or_of_two_are_refused() {
     both.extend(arranged(&small(Family::Qwen3Moe), Experts::PerExpert));
     let told = refused(without(&both).path());
     assert!(told.contains("different families"), "{told}");
+    // What should not happen: that an expert is in no group because its number is spelled oddly.
+    for odd in [".03.", ".+3.", ".-1.", ".99999999999999999999."] {
+        let spelled = renamed(".3.", odd, &|name| name.contains(".experts.3."));
+        let told = refused(without(&spelled).path());
+        assert!(told.contains(&format!("experts{odd}")), "{told}");
+    }
 }
 
 /// The module that predicts several tokens at once has experts of its own, which nobody trains.
