@@ -80,6 +80,8 @@ fn picture(arguments: &AffinityArguments) -> Result<Option<ResultFile>, Failure>
     let data = arguments.data.iter();
     let mut inputs: Vec<(&str, &Path)> = data.map(|file| ("--data", file.as_path())).collect();
     inputs.push(("--model", &arguments.model));
+    inputs.extend(arguments.grouping.files());
+    inputs.extend(arguments.hotkeys.as_deref().map(|path| ("--hotkeys", path)));
     ResultFile::new("--heat-map", path, &inputs).map(Some)
 }
 

@@ -3,13 +3,15 @@
 //! Groups are divided anew, by the options, or read from what `connito partition --json` printed and
 //! held against the model. Nothing but headers is read of the model, unless its text has to be run.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use connito_engine::config::Family;
 use connito_engine::expert_parameter_names;
 use connito_engine::routing::ExpertMap;
 use connito_learning::ExpertManager;
+use connito_learning::task::experts_of;
 use connito_protocol::partition::{
     CoActivation, Division, ExpertAssignment, ExpertMapping, Inventory, Partition, PartitionError,
     Sizes, Strategy, Uneven,
@@ -72,7 +74,11 @@ pub(crate) fn groups_of_any_model(
         let partition: Partition = serde_json::from_str(&text)
             .with_context(|| file.display().to_string())
             .input()?;
-        return Ok(partition.into_groups());
+        let groups = partition.into_groups();
+        divides(&groups, experts)
+            .with_context(|| file.display().to_string())
+            .input()?;
+        return Ok(groups);
     }
     let asked = Request::new(arguments)?;
     if asked.strategy == Asked::Coactivation {
@@ -89,6 +95,28 @@ pub(crate) fn groups_of_any_model(
     };
     let inventory = Inventory::new(experts.iter().map(named).collect()).input()?;
     Ok(divided(&inventory, &asked, None)?.into_groups())
+}
+
+/// Whether groups have exactly these experts.
+fn divides(groups: &[ExpertMapping], experts: &ExpertMap) -> anyhow::Result<()> {
+    let places = |experts: &ExpertMap| -> BTreeSet<(usize, usize)> {
+        let layers = experts.iter();
+        layers
+            .flat_map(|(layer, ids)| ids.iter().map(|id| (*layer, *id)))
+            .collect()
+    };
+    let grouped: BTreeSet<_> = groups
+        .iter()
+        .flat_map(|group| places(&experts_of(group)))
+        .collect();
+    let scored = places(experts);
+    if let Some((layer, expert)) = scored.difference(&grouped).next() {
+        bail!("expert {expert} of layer {layer} is in no group");
+    }
+    match grouped.difference(&scored).next() {
+        Some((layer, expert)) => bail!("expert {expert} of layer {layer} has no score"),
+        None => Ok(()),
+    }
 }
 
 fn divided(

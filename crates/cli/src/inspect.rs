@@ -5,7 +5,7 @@
 //! tensor holds many experts, those that were not asked for are zero. `input.rs` reads what the command
 //! line names, `output.rs` writes. Compares nothing: that is the other framework's part.
 
-pub(crate) mod input;
+mod input;
 mod output;
 
 use anyhow::{Context, anyhow};

@@ -312,6 +312,13 @@ fn enough_experts(
             "{groups} groups cannot share {experts} experts"
         )));
     }
+    if let Some(kept) = arguments.training.kept
+        && kept as usize >= experts
+    {
+        return Err(Failure::Input(anyhow!(
+            "--kept {kept}: a layer has {experts} experts, of which one at least is trained"
+        )));
+    }
     match arguments.training.top_k {
         Some(wanted) if wanted as usize > smallest => Err(Failure::Input(anyhow!(
             "--top-k {wanted} is more than the {smallest} experts that a group has in each layer"

@@ -89,10 +89,10 @@ impl Files {
     fn new(arguments: &SelectArguments) -> Result<Self, Failure> {
         let mut inputs: Vec<(&str, &Path)> = Vec::new();
         inputs.extend(arguments.data.iter().map(|path| ("--data", path.as_path())));
+        inputs.extend(arguments.grouping.files());
         for (option, path) in [
             ("--model", &arguments.model),
             ("--from-scores", &arguments.from_scores),
-            ("--partition", &arguments.grouping.partition),
         ] {
             inputs.extend(path.as_ref().map(|path| (option, path.as_path())));
         }

@@ -50,6 +50,12 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<(), Failure> {
     let before = losses(&model, &domains).input()?;
     let speed = train(&mut model, trainer, steps, &arguments.run).input()?;
     let after = losses(&model, &domains).input()?;
+    if after.iter().any(|loss| !loss.is_finite()) {
+        return Err(Failure::Input(anyhow!(
+            "the held-out loss after training is not finite; --learning-rate {} may be too large",
+            arguments.run.learning_rate
+        )));
+    }
     place.write(&checkpoint, &model, &choice.trained)?;
     let pairs = before.into_iter().zip(after);
     let domains = domains.iter().zip(pairs);

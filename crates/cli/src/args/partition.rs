@@ -1,6 +1,6 @@
 //! Options of `partition` and `assign`, and how every command is told which groups there are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -40,6 +40,23 @@ impl GroupingArguments {
         ];
         let stated = options.into_iter().find(|(_, stated)| *stated);
         stated.map(|(option, _)| option)
+    }
+
+    /// The option that says how groups are made, if one does.
+    pub(crate) fn manner(&self) -> Option<&'static str> {
+        match (self.strategy, self.allow_uneven) {
+            (Some(_), _) => Some("--strategy"),
+            (None, true) => Some("--allow-uneven"),
+            (None, false) => None,
+        }
+    }
+
+    /// The files that are read, each with its option.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let lists = self.assignment.iter();
+        let lists = lists.map(|path| ("--assignment", path.as_path()));
+        let partition = self.partition.as_deref();
+        lists.chain(partition.map(|path| ("--partition", path)))
     }
 }
 

@@ -50,7 +50,8 @@ pub(crate) struct SelectArguments {
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "Where no option says which groups there are: 8, or as many below 8 as experts \
-divide by."
+divide by. Groups are ranked by their affinity as a multiple of what it would be if all experts \
+scored the same, so that groups of different sizes can be compared."
 )]
 pub(crate) struct AffinityArguments {
     /// Hugging Face folder

@@ -69,7 +69,7 @@ impl Experts {
 
 /// Experts by layer as a file lists them. Nothing is listed twice: of two lists for one layer, a map that
 /// is read in the ordinary way would keep the last without a word.
-pub(crate) struct Listed(pub(crate) ExpertMap);
+struct Listed(ExpertMap);
 
 impl<'de> Deserialize<'de> for Listed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -173,7 +173,7 @@ fn union(trained: &ExpertMap, kept: &ExpertMap) -> ExpertMap {
 }
 
 /// The content of a JSON file.
-pub(crate) fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read {}", path.display()))
         .input()?;

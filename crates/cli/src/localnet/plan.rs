@@ -97,7 +97,24 @@ pub(crate) fn rules(block_time: Duration, training: &TrainingRules) -> Result<Ru
         Some(RoutingMode::FrozenKept) => TrainingRouting::FrozenKept,
         Some(RoutingMode::Fallback) => TrainingRouting::Fallback,
     };
-    rules.check().input()?;
+    let keeps = matches!(
+        rules.inner.routing,
+        TrainingRouting::FrozenKept | TrainingRouting::Fallback
+    );
+    match training.kept {
+        Some(kept) if !keeps => {
+            return Err(Failure::Input(anyhow!(
+                "--kept {kept} needs --routing frozen-kept or fallback"
+            )));
+        }
+        Some(0) => return Err(Failure::Input(anyhow!("--kept 0 keeps no experts"))),
+        _ => {}
+    }
+    let option = match training.top_k {
+        Some(_) => "--top-k",
+        None => "--top-p",
+    };
+    rules.check().context(option).input()?;
     Ok(rules)
 }
 

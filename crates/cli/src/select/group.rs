@@ -64,7 +64,14 @@ impl Group {
 
 /// Which group, if any; groups without one to choose from are a mistake.
 fn wanted(arguments: &SelectArguments) -> Result<Option<u16>, Failure> {
-    match (arguments.within_group, arguments.grouping.stated()) {
+    let grouping = &arguments.grouping;
+    match (arguments.within_group, grouping.stated()) {
+        (None, None) => match grouping.manner() {
+            Some(option) => Err(Failure::Input(anyhow!(
+                "{option} says nothing without --within-group"
+            ))),
+            None => Ok(None),
+        },
         (None, Some(option)) => Err(Failure::Input(anyhow!(
             "{option} says nothing without --within-group"
         ))),

@@ -158,7 +158,7 @@ impl Report {
             let layers: Vec<String> = self.empty_layers.iter().map(usize::to_string).collect();
             let layers = layers.join(", ");
             lines.push(format!(
-                "nothing    is selected in layers {layers}: no token visits them"
+                "nothing    is selected in layers {layers}: the group has no experts there, or no token visits them"
             ));
         }
         lines.push(format!("written    {}", self.out));
@@ -167,5 +167,6 @@ impl Report {
 }
 
 fn share(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { part / whole } else { 0.0 }
+    // The sum of nothing is minus zero.
+    if whole > 0.0 { part / whole + 0.0 } else { 0.0 }
 }

@@ -8,22 +8,12 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use connito_engine::routing::ExpertMap;
 use connito_engine::{ModelConfig, Routing};
-use serde::Deserialize;
+use connito_learning::selection::ExpertConfig;
 
 use crate::args::inspect::RoutingMode;
 use crate::args::train::TrainArguments;
 use crate::exit::{Blame, Failure};
-use crate::inspect::input::{Listed, json};
-
-/// A file of experts.
-#[derive(Deserialize)]
-struct ExpertConfig {
-    experts: Listed,
-    #[serde(default)]
-    shared_experts: bool,
-    #[serde(default)]
-    non_expert_modules: bool,
-}
+use crate::hotkeys;
 
 /// What is trained, and along which routes.
 #[derive(Debug)]
@@ -97,17 +87,19 @@ impl Choice {
 }
 
 fn read(path: &Path) -> Result<ExpertMap, Failure> {
-    let config: ExpertConfig = json(path)?;
+    let file = || path.display().to_string();
+    let text = hotkeys::read_text(path)?;
+    let config = ExpertConfig::from_json(&text).with_context(file).input()?;
     let asked = [
         ("shared_experts", config.shared_experts),
         ("non_expert_modules", config.non_expert_modules),
     ];
-    if let Some((key, _)) = asked.into_iter().find(|(_, asked)| *asked) {
-        return Err(anyhow!(
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((key, _)) => Err(anyhow!(
             "{key} is true, but only routed experts are trained"
         ))
-        .with_context(|| path.display().to_string())
-        .input();
+        .with_context(file)
+        .input(),
+        None => Ok(config.experts),
     }
-    Ok(config.experts.0)
 }

@@ -250,6 +250,13 @@ fn a_local_network_that_cannot_start_says_why_and_destroys_nothing() {
             2,
             &["--groups 4"],
         ),
+        row("localnet --model model --out d --kept 2", 2, &["--kept 2"]),
+        row("localnet --model model --out d --top-p 2", 2, &["--top-p"]),
+        row(
+            "localnet --model model --out d --top-k 9",
+            2,
+            &["--top-k 9"],
+        ),
         row("localnet --model model --out foreign", 2, &["foreign"]),
         row("localnet --model model --out file", 2, &["file"]),
     ]);

@@ -176,7 +176,7 @@ fn people_get_a_table() {
 
 /// Options that cannot be used, and what the complaint names. Without `--model`, those of a good run stand
 /// before them.
-const UNUSABLE: [(&str, &str); 23] = [
+const UNUSABLE: [(&str, &str); 24] = [
     ("--model absent --data sums.jsonl --out out", "absent"),
     ("--model model --data model --out out", "model"),
     ("--model model --data few.jsonl --out out", "few"),
@@ -205,6 +205,11 @@ const UNUSABLE: [(&str, &str); 23] = [
     (
         "--learning-rate 3e38 --steps 9 --experts one.json --out out",
         "not finite",
+    ),
+    // The last step is not followed by another that would notice.
+    (
+        "--learning-rate 1e30 --steps 1 --out out",
+        "--learning-rate",
     ),
 ];
 

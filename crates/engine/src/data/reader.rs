@@ -154,8 +154,12 @@ fn conversation(messages: &[Value]) -> Result<String, LineFault> {
     if messages.is_empty() {
         return Err(LineFault::Empty { key: "messages" });
     }
+    // The template of ESFT; its end of text after the answer is what ends every document.
     let mut text = String::new();
     for message in messages {
+        if !text.is_empty() {
+            text.push_str("\n\n");
+        }
         let expected = "a list of objects with \"role\" and \"content\"";
         let object = message.as_object().ok_or(LineFault::WrongType {
             key: "messages",
@@ -167,7 +171,6 @@ fn conversation(messages: &[Value]) -> Result<String, LineFault> {
         text.push_str(letters.as_str());
         text.push_str(": ");
         text.push_str(string(object, "content")?.trim());
-        text.push('\n');
     }
     Ok(text)
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserializer;
-use serde::de::{DeserializeSeed, Error, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor};
 
 /// Reads a map from indices; `value` reads one of its values.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +54,17 @@ impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for ByIndex<S> {
 fn index(key: &str) -> Option<usize> {
     let index: usize = key.parse().ok()?;
     (index.to_string() == key).then_some(index)
+}
+
+/// Reads an object. Serde would take a list of the values for it as well.
+pub(super) fn from_object<T: DeserializeOwned>(json: &str) -> Result<T, serde_json::Error> {
+    match json.trim_start().starts_with('{') {
+        true => serde_json::from_str(json),
+        false => match serde_json::from_str::<IgnoredAny>(json) {
+            Ok(_) => Err(serde_json::Error::custom("this is no object")),
+            Err(broken) => Err(broken),
+        },
+    }
 }
 
 /// The map's entries in the order of their keys as text, in which published files have their layers.

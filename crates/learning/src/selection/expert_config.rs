@@ -16,7 +16,7 @@ use serde::de::{DeserializeSeed, Error};
 use serde::{Deserialize, Deserializer};
 
 use super::SelectionError;
-use super::by_index::{ByIndex, in_text_order};
+use super::by_index::{ByIndex, from_object, in_text_order};
 
 /// What is trained.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -61,7 +61,7 @@ impl ExpertConfig {
     /// # Errors
     /// The text is not of this format, or lists a layer or an expert of a layer twice.
     pub fn from_json(json: &str) -> Result<Self, SelectionError> {
-        serde_json::from_str(json).map_err(SelectionError::Config)
+        from_object(json).map_err(SelectionError::Config)
     }
 
     /// The text of an `expert_cfg.json`.

@@ -15,7 +15,7 @@ use connito_engine::RoutingStatistics;
 use serde::de::{DeserializeSeed, Error};
 use serde::{Deserialize, Deserializer};
 
-use super::by_index::{ByIndex, in_text_order};
+use super::by_index::{ByIndex, from_object, in_text_order};
 use super::scores::rounded;
 use super::{ByLayer, Score, Scores, SelectionError};
 
@@ -65,7 +65,7 @@ impl ScoreSummary {
     /// The text is not of this format, a score is negative or no number, a layer or an expert is listed
     /// twice, is missing, or has one kind of score only.
     pub fn from_json(json: &str) -> Result<Self, SelectionError> {
-        let file: File = serde_json::from_str(json).map_err(SelectionError::Summary)?;
+        let file: File = from_object(json).map_err(SelectionError::Summary)?;
         let (token, gate) = (file.token_scores, file.gate_scores);
         for (one, other, lacking) in [(&token, &gate, GATE_SCORES), (&gate, &token, TOKEN_SCORES)] {
             if let Some(&layer) = one.keys().find(|layer| !other.contains_key(layer)) {

@@ -113,11 +113,19 @@ fn groups_that_there_are_not_are_named() {
         |groups: &[String]| format!("{{\"groups\": [{}], \"hash\": \"\"}}", groups.join(","));
     ground.write("layer.json", partition(&[mapping(0, "0", 7)]));
     ground.write("torn.json", "{\"groups\": [");
+    let whole = super::connito("partition --model model --groups 2 --json".split(' '));
+    let whole = { whole }.current_dir(ground.path(".")).output().unwrap();
+    ground.write("whole.json", String::from_utf8(whole.stdout).unwrap());
     refused(
         &ground,
         &[
             recorded("--within-group 0", &["--groups", "--partition"]),
             recorded("--groups 2", &["--within-group"]),
+            recorded("--strategy strided", &["--strategy", "--within-group"]),
+            recorded(
+                "--partition whole.json --within-group 0",
+                &["whole.json", "expert 4 of layer 1 has no score"],
+            ),
             recorded(
                 "--groups 2 --within-group 2",
                 &["--within-group 2", "2 groups"],
@@ -246,6 +254,7 @@ fn models_and_texts_that_cannot_be_run_are_named() {
 #[test]
 fn results_do_not_take_the_place_of_input() {
     let ground = ground();
+    ground.write("list.json", r#"{"1": [[0, 0]]}"#);
     refused(
         &ground,
         &[
@@ -262,6 +271,20 @@ fn results_do_not_take_the_place_of_input() {
                 "affinity --model model --data text.jsonl --groups 2 --heat-map text.jsonl",
                 2,
                 &["--heat-map", "--data"],
+            ),
+            row(
+                "affinity --model model --data text.jsonl --assignment list.json --groups 2 \
+                 --heat-map list.json",
+                2,
+                &["--heat-map", "--assignment"],
+            ),
+            measured(
+                "--within-group 0 --assignment list.json --groups 2 --out list.json",
+                &["--out", "--assignment"],
+            ),
+            measured(
+                "--within-group 0 --partition list.json --scores-out list.json",
+                &["--scores-out", "--partition"],
             ),
         ],
     );

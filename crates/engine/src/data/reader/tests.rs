@@ -47,7 +47,7 @@ fn reads_the_three_shapes_and_ignores_other_keys() {
         [
             " as it stands\n",
             "Question: one and one?\nAnswer: two\n#### 2\n",
-            "User: 你好\nAssistant: Hello.\n",
+            "User: 你好\n\nAssistant: Hello.",
         ]
     );
 }
