@@ -85,16 +85,9 @@ fn picture(arguments: &AffinityArguments) -> Result<Option<ResultFile>, Failure>
     ResultFile::new("--heat-map", path, &inputs).map(Some)
 }
 
-/// Groups unless told otherwise; fewer where experts do not divide by so many.
-const USUAL_GROUPS: u16 = 8;
-
 /// The experts of every group.
 fn groups(arguments: &AffinityArguments, experts: usize) -> Result<Vec<ExpertMap>, Failure> {
-    let mut grouping = arguments.grouping.clone();
-    if grouping.stated().is_none() {
-        let divides = |groups: &u16| experts.is_multiple_of(usize::from(*groups));
-        grouping.groups = (1..=USUAL_GROUPS).rev().find(divides);
-    }
+    let grouping = arguments.grouping.or_usual(experts);
     let mappings = grouping::groups(&arguments.model, &grouping, &arguments.data)?;
     if mappings.is_empty() {
         return Err(Failure::Input(anyhow!("there are no groups to rank")));

@@ -136,7 +136,7 @@ impl Scored {
         }
         let source = Source::open(model)?;
         let config = source.config().clone();
-        let group = Group::of_model(arguments, model)?;
+        let group = Group::of_model(arguments, (model, &config))?;
         let all = || {
             let every = |layer| (layer, (0..config.mixture.experts).collect());
             config.moe_layers().map(every).collect()
@@ -177,9 +177,9 @@ impl Scored {
                 .with_context(|| path.display().to_string())
                 .input()?;
         }
-        let group = match &arguments.model {
-            Some(model) => Group::of_model(arguments, model)?,
-            None => Group::of_scores(arguments, scores)?,
+        let group = match (&arguments.model, &config) {
+            (Some(model), Some(config)) => Group::of_model(arguments, (model, config))?,
+            _ => Group::of_scores(arguments, scores)?,
         };
         Ok(Self {
             summary,

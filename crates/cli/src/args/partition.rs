@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+/// Groups where nothing is said and any will do, as in the network's own example.
+const USUAL_GROUPS: u16 = 8;
+
 /// How a model's experts are divided into groups.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct GroupingArguments {
@@ -40,6 +43,17 @@ impl GroupingArguments {
         ];
         let stated = options.into_iter().find(|(_, stated)| *stated);
         stated.map(|(option, _)| option)
+    }
+
+    /// These options, with a usual number of groups where none says which there are: 8, or as many below
+    /// as this number of experts divides by.
+    pub(crate) fn or_usual(&self, experts: usize) -> Self {
+        let mut grouping = self.clone();
+        if grouping.stated().is_none() {
+            let divides = |groups: &u16| experts.is_multiple_of(usize::from(*groups));
+            grouping.groups = (1..=USUAL_GROUPS).rev().find(divides);
+        }
+        grouping
     }
 
     /// The option that says how groups are made, if one does.

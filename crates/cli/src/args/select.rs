@@ -28,7 +28,8 @@ pub(crate) struct SelectArguments {
     /// Take this many of the best experts of a layer
     #[arg(long, value_name = "K", conflicts_with = "top_p")]
     pub(crate) top_k: Option<usize>,
-    /// Choose among the experts of this group, whose scores then count as the whole
+    /// Choose among the experts of this group, whose scores then count as the whole; where nothing says
+    /// which groups there are, of 8, or of as many below as experts divide by
     #[arg(long, value_name = "G")]
     pub(crate) within_group: Option<u16>,
     #[command(flatten)]

@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use anyhow::anyhow;
+use connito_engine::ModelConfig;
 use connito_engine::routing::ExpertMap;
 use connito_learning::selection::Scores;
 use connito_learning::task::experts_of;
@@ -27,12 +28,13 @@ impl Group {
     /// The group that was asked for, of a model.
     pub(super) fn of_model(
         arguments: &SelectArguments,
-        model: &Path,
+        (model, config): (&Path, &ModelConfig),
     ) -> Result<Option<Self>, Failure> {
         let Some(number) = wanted(arguments)? else {
             return Ok(None);
         };
-        let mappings = grouping::groups(model, &arguments.grouping, &arguments.data)?;
+        let asked = arguments.grouping.or_usual(config.mixture.experts);
+        let mappings = grouping::groups(model, &asked, &arguments.data)?;
         Self::listed(number, &mappings).map(Some)
     }
 
@@ -44,7 +46,8 @@ impl Group {
         let Some(number) = wanted(arguments)? else {
             return Ok(None);
         };
-        let mappings = grouping::groups_of_any_model(&scores.all(), &arguments.grouping)?;
+        let asked = arguments.grouping.or_usual(scores.experts());
+        let mappings = grouping::groups_of_any_model(&scores.all(), &asked)?;
         Self::listed(number, &mappings).map(Some)
     }
 
@@ -74,9 +77,6 @@ fn wanted(arguments: &SelectArguments) -> Result<Option<u16>, Failure> {
         },
         (None, Some(option)) => Err(Failure::Input(anyhow!(
             "{option} says nothing without --within-group"
-        ))),
-        (Some(_), None) => Err(Failure::Input(anyhow!(
-            "--within-group needs --groups, --sizes, --assignment or --partition"
         ))),
         (number, _) => Ok(number),
     }

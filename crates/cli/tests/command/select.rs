@@ -336,6 +336,9 @@ fn groups_are_ranked_without_having_been_asked_for() {
     let command = "affinity --model model --data words.jsonl";
     let asked = ground.printed(&format!("{command} --groups 8"));
     assert_eq!(ground.printed(command), asked);
+    let command = "select --model model --data words.jsonl --within-group 3 --out out.json";
+    let asked = ground.printed(&format!("{command} --groups 8"));
+    assert_eq!(ground.printed(command), asked);
 }
 
 /// Before registering, the second question after which group fits is how many are there already.

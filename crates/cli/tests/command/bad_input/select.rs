@@ -119,7 +119,6 @@ fn groups_that_there_are_not_are_named() {
     refused(
         &ground,
         &[
-            recorded("--within-group 0", &["--groups", "--partition"]),
             recorded("--groups 2", &["--within-group"]),
             recorded("--strategy strided", &["--strategy", "--within-group"]),
             recorded(
@@ -149,7 +148,6 @@ fn groups_that_there_are_not_are_named() {
                 "--partition layer.json --within-group 0",
                 &["layer.json", "hash"],
             ),
-            measured("--within-group 0", &["--groups"]),
             measured("--groups 2 --within-group 5", &["--within-group 5"]),
         ],
     );
