@@ -4,14 +4,13 @@
 //! Reads a configuration by name or path. A file of the given name wins over a built-in configuration:
 //! what a user put there was meant. Knows nothing of weights.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use connito_engine::ModelConfig;
 
 use crate::exit::{Blame, Failure};
+use crate::text_file;
 
 /// The `config.json` of DeepSeek-V2-Lite.
 pub(crate) const DEEPSEEK_V2_LITE: &str =
@@ -29,9 +28,6 @@ const BUILT_IN: [(&str, &str); 3] = [
         include_str!("../../../assets/configs/qwen3-vl-30b-a3b.json"),
     ),
 ];
-
-/// Far above every published `config.json`: what is longer is another file.
-const LONGEST: u64 = 16 << 20;
 
 /// Parses the text of a built-in configuration.
 pub(crate) fn parse(text: &str) -> Result<ModelConfig, Failure> {
@@ -61,17 +57,7 @@ pub(crate) fn of_model(folder: &Path) -> Result<ModelConfig, Failure> {
 }
 
 fn from_file(path: &Path) -> Result<ModelConfig, Failure> {
-    let unreadable = || format!("cannot read {}", path.display());
-    let mut text = String::new();
-    let file = File::open(path).with_context(unreadable).input()?;
-    let read = file.take(LONGEST + 1).read_to_string(&mut text);
-    if read.with_context(unreadable).input()? as u64 > LONGEST {
-        return Err(Failure::Input(anyhow!(
-            "{}: longer than {} MiB, which no config.json is",
-            path.display(),
-            LONGEST >> 20
-        )));
-    }
+    let text = text_file::read(path)?;
     let config = ModelConfig::from_json(&text);
     for warning in ModelConfig::warnings(&text) {
         eprintln!("connito: {}: {warning}", path.display());

@@ -19,7 +19,7 @@ use connito_protocol::partition::{
 
 use crate::args::partition::{GroupingArguments, Strategy as Asked};
 use crate::exit::{Blame, Failure};
-use crate::{coactivation, hotkeys};
+use crate::{coactivation, text_file};
 
 /// A model's experts, and their groups.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(crate) fn grouped(
     data: &[PathBuf],
 ) -> Result<Grouped, Failure> {
     if let Some(file) = &arguments.partition {
-        let text = hotkeys::read_text(file)?;
+        let text = text_file::read(file)?;
         let experts = scan(model)?;
         let partition = read(&text, &experts).with_context(|| file.display().to_string());
         return Ok(Grouped {
@@ -70,7 +70,7 @@ pub(crate) fn groups_of_any_model(
     arguments: &GroupingArguments,
 ) -> Result<Vec<ExpertMapping>, Failure> {
     if let Some(file) = &arguments.partition {
-        let text = hotkeys::read_text(file)?;
+        let text = text_file::read(file)?;
         let partition: Partition = serde_json::from_str(&text)
             .with_context(|| file.display().to_string())
             .input()?;
@@ -186,7 +186,7 @@ impl Request {
             }
         };
         let lists = arguments.assignment.iter().map(|path| {
-            let text = hotkeys::read_text(path)?;
+            let text = text_file::read(path)?;
             ExpertAssignment::from_json(&text)
                 .with_context(|| path.display().to_string())
                 .input()

@@ -5,8 +5,6 @@
 //! white space, or a JSON array.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
@@ -14,27 +12,7 @@ use connito_protocol::assignment::{EVEN_TICKETS, balanced_tickets, check_tickets
 use connito_protocol::ids::{BlobId, Hotkey};
 
 use crate::exit::{Blame, Failure};
-
-/// What is longer is none of the small files that these commands read.
-const LONGEST_TEXT: u64 = 64 << 20;
-
-/// Reads a small text file.
-pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
-    let shown = || format!("cannot read {}", path.display());
-    let file = File::open(path).with_context(shown).input()?;
-    let mut text = String::new();
-    file.take(LONGEST_TEXT + 1)
-        .read_to_string(&mut text)
-        .with_context(shown)
-        .input()?;
-    if text.len() as u64 > LONGEST_TEXT {
-        return Err(Failure::Input(anyhow!(
-            "{} is longer than {LONGEST_TEXT} bytes",
-            path.display()
-        )));
-    }
-    Ok(text)
-}
+use crate::text_file;
 
 /// A hotkey and how the file spells it.
 #[derive(Debug, Clone)]
@@ -45,7 +23,7 @@ pub(crate) struct Listed {
 
 /// The hotkeys of a file, in its order.
 pub(crate) fn read(path: &Path) -> Result<Vec<Listed>, Failure> {
-    let text = read_text(path)?;
+    let text = text_file::read(path)?;
     let mut seen: BTreeMap<Hotkey, usize> = BTreeMap::new();
     let mut listed = Vec::new();
     for (line, spelled) in (1..).zip(text.lines().map(str::trim)) {
@@ -109,7 +87,7 @@ fn parse_tickets(asked: &str) -> Result<Vec<u16>, Failure> {
         .all(|byte| byte.is_ascii_digit() || byte == b',');
     let text = match numbers {
         true => asked.to_owned(),
-        false => read_text(Path::new(asked))?,
+        false => text_file::read(Path::new(asked))?,
     };
     let trimmed = text.trim();
     let inside = trimmed

@@ -29,6 +29,7 @@ mod roles;
 mod routing_sample;
 mod select;
 mod slice;
+mod text_file;
 mod train;
 
 use std::io::IsTerminal;

@@ -13,7 +13,7 @@ use connito_learning::selection::ExpertConfig;
 use crate::args::inspect::RoutingMode;
 use crate::args::train::TrainArguments;
 use crate::exit::{Blame, Failure};
-use crate::hotkeys;
+use crate::text_file;
 
 /// What is trained, and along which routes.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Choice {
 
 fn read(path: &Path) -> Result<ExpertMap, Failure> {
     let file = || path.display().to_string();
-    let text = hotkeys::read_text(path)?;
+    let text = text_file::read(path)?;
     let config = ExpertConfig::from_json(&text).with_context(file).input()?;
     let asked = [
         ("shared_experts", config.shared_experts),
