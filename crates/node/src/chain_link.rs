@@ -84,7 +84,7 @@ pub(crate) async fn feed<C: Chain>(
         match next(&*chain, after, &head).await {
             Ok(snapshot) => {
                 after = snapshot.block;
-                if events.send(Event::Block(Box::new(snapshot))).await.is_err() {
+                if events.send(Event::Block(Arc::new(snapshot))).await.is_err() {
                     return;
                 }
             }

@@ -9,7 +9,7 @@
 use crate::announcement::Announcement;
 use crate::assignment::assigned_group;
 use crate::event::{Effects, Event, Form};
-use crate::follow::{Follower, Identity};
+use crate::follow::{Follower, Identity, Reads};
 use crate::ids::{BlobId, Block, Cycle, Hotkey, StateId};
 use crate::present::Prepared;
 use crate::schedule::Window;
@@ -29,7 +29,7 @@ impl Copier {
     #[must_use]
     pub fn new(identity: Identity, victim: Hotkey) -> Self {
         Self {
-            follower: Follower::new(identity),
+            follower: Follower::new(identity, Reads::Votes),
             victim,
             loot: None,
             prepared: None,

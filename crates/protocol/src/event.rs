@@ -8,6 +8,8 @@
 //!
 //! Tensors, sockets and clocks do not occur: bytes are names and sizes, time is a block.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::announcement::{Announcement, Salt};
@@ -25,7 +27,7 @@ pub enum Event {
     /// The process started, perhaps again: whatever was asked for and not answered is asked again.
     Started,
     /// The chain has a new block. Every block comes once, in order.
-    Block(Box<Snapshot>),
+    Block(Arc<Snapshot>),
     /// A document that was asked for, whole and matching its name.
     Document {
         /// Its name.

@@ -5,6 +5,7 @@
 //! round. It knows nothing of training, scoring or uploading.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use crate::announcement::{Announcement, MAXIMUM_ANNOUNCEMENT_BYTES, Vote};
 use crate::consensus::tally;
@@ -49,14 +50,24 @@ pub(crate) struct Task {
     pub(crate) groups: Vec<GroupId>,
 }
 
+/// How much of a cycle a role reads off the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// The votes, which decide what is canonical: all that it takes to train, to serve and to submit.
+    Votes,
+    /// Every submission and report as well: what it takes to judge.
+    Everything,
+}
+
 /// A role's knowledge of the network.
 #[derive(Debug, Clone)]
 pub(crate) struct Follower {
     pub(crate) identity: Identity,
+    reads: Reads,
     pub(crate) library: Library,
     pub(crate) history: History,
-    now: Option<Snapshot>,
-    backlog: Vec<Snapshot>,
+    now: Option<Arc<Snapshot>>,
+    backlog: VecDeque<Arc<Snapshot>>,
     refused_task: Option<BlobId>,
     task: Option<Task>,
     canonical: Option<StateId>,
@@ -77,13 +88,14 @@ enum Write {
 }
 
 impl Follower {
-    pub(crate) fn new(identity: Identity) -> Self {
+    pub(crate) fn new(identity: Identity, reads: Reads) -> Self {
         Self {
             identity,
+            reads,
             library: Library::default(),
             history: History::default(),
             now: None,
-            backlog: Vec::new(),
+            backlog: VecDeque::new(),
             refused_task: None,
             task: None,
             canonical: None,
@@ -137,7 +149,7 @@ impl Follower {
 
     /// The snapshot and moment to act on; `None` while catching up or before the task begins.
     pub(crate) fn live(&self) -> Option<(&Snapshot, Moment)> {
-        let now = self.now.as_ref().filter(|now| now.block >= now.head)?;
+        let now = self.now.as_deref().filter(|now| now.block >= now.head)?;
         let moment = self.task()?.schedule.at(now.block)?;
         Some((now, moment))
     }
@@ -184,10 +196,18 @@ impl Follower {
         effects: &mut Effects,
     ) {
         let Some(now) = &self.now else { return };
+        let block = now.block;
+        let mut due = blobs
+            .into_iter()
+            .filter(|blob| self.library.is_due(*blob, block))
+            .peekable();
+        if due.peek().is_none() {
+            return;
+        }
+        let due: Vec<BlobId> = due.collect();
         let sources = now.servers(self.identity.hotkey);
-        for blob in blobs {
-            self.library
-                .want(blob, form, (now.block, &sources), effects);
+        for blob in due {
+            self.library.want(blob, form, (block, &sources), effects);
         }
     }
 
@@ -244,21 +264,21 @@ impl Follower {
         !waiting
     }
 
-    fn on_block(&mut self, snapshot: &Snapshot, effects: &mut Effects) {
+    fn on_block(&mut self, snapshot: &Arc<Snapshot>, effects: &mut Effects) {
         let expected = self.now.as_ref().map(|now| now.block.next());
         if expected.is_some_and(|expected| expected != snapshot.block) {
             // Votes may have been missed: what is canonical must be learnt anew.
             self.canonical = None;
             self.round = None;
         }
-        self.now = Some(snapshot.clone());
+        self.now = Some(Arc::clone(snapshot));
         if self.task.is_some() {
             self.observe(snapshot, effects);
         } else {
             if self.backlog.len() == MAXIMUM_BACKLOG {
-                self.backlog.remove(0);
+                self.backlog.pop_front();
             }
-            self.backlog.push(snapshot.clone());
+            self.backlog.push_back(Arc::clone(snapshot));
         }
     }
 
@@ -344,7 +364,7 @@ impl Follower {
         }
     }
 
-    fn observe(&mut self, snapshot: &Snapshot, effects: &mut Effects) {
+    fn observe(&mut self, snapshot: &Arc<Snapshot>, effects: &mut Effects) {
         let Some(task) = &self.task else { return };
         let Some(moment) = task.schedule.at(snapshot.block) else {
             return;
@@ -367,7 +387,7 @@ impl Follower {
             older: &self.older,
             significance: task.manifest.rules.scoring.significance,
         };
-        if let Some(round) = &mut self.round {
+        if let (Some(round), Reads::Everything) = (&mut self.round, self.reads) {
             round.observe(snapshot, &known);
         }
         match moment.window {
@@ -425,7 +445,7 @@ impl Follower {
                 _ => None,
             })
             .collect();
-        let tally = tally(&votes, &voters);
+        let tally = tally(&votes, voters);
         if let Some(tally) = tally {
             self.older.extend(self.canonical);
             let forget = self.older.len().saturating_sub(OLDER_STATES);

@@ -26,6 +26,7 @@ pub mod machine;
 pub mod manifest;
 mod miner;
 mod owner;
+pub mod participants;
 pub mod partition;
 mod present;
 pub mod reason;

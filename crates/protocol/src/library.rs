@@ -41,6 +41,13 @@ impl Library {
         blobs.into_iter().all(|blob| self.has(blob))
     }
 
+    /// Whether anything that was asked for is still under way.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.pending
+            .values()
+            .any(|pending| pending.failed.is_none())
+    }
+
     /// Something that this role wrote, received or computed itself.
     pub(crate) fn add(&mut self, blob: BlobId) {
         self.pending.remove(&blob);
@@ -54,6 +61,15 @@ impl Library {
         absent.is_some_and(|asked| asked >= since)
     }
 
+    /// Whether a blob is neither here nor on its way, nor was asked for in vain in this very block.
+    pub(crate) fn is_due(&self, blob: BlobId, now: Block) -> bool {
+        match self.pending.get(&blob) {
+            _ if self.has(blob) => false,
+            Some(pending) => pending.failed.is_some_and(|failed| failed < now),
+            None => true,
+        }
+    }
+
     /// Asks for a blob unless it is here or on its way.
     pub(crate) fn want(
         &mut self,
@@ -62,12 +78,7 @@ impl Library {
         (now, sources): (Block, &[Endpoint]),
         effects: &mut Effects,
     ) {
-        let retry = match self.pending.get(&blob) {
-            _ if self.has(blob) => false,
-            Some(pending) => pending.failed.is_some_and(|failed| failed < now),
-            None => true,
-        };
-        if !retry || sources.is_empty() {
+        if !self.is_due(blob, now) || sources.is_empty() {
             return;
         }
         let fetch = Fetch {

@@ -12,7 +12,7 @@
 use crate::announcement::Salt;
 use crate::assignment::assigned_group;
 use crate::event::{Effect, Effects, Event, Form, Milestone};
-use crate::follow::{Follower, Identity};
+use crate::follow::{Follower, Identity, Reads};
 use crate::ids::{BlobId, Block, Cycle, GroupId, StateId};
 use crate::job::{Job, Outcome, TrainJob};
 use crate::present::Prepared;
@@ -34,7 +34,7 @@ impl Miner {
     #[must_use]
     pub fn new(identity: Identity) -> Self {
         Self {
-            follower: Follower::new(identity),
+            follower: Follower::new(identity, Reads::Votes),
             running: None,
             attempted: None,
             prepared: None,

@@ -2,7 +2,7 @@
 
 use crate::announcement::Announcement;
 use crate::event::{Effects, Event};
-use crate::follow::{Follower, Identity};
+use crate::follow::{Follower, Identity, Reads};
 use crate::ids::{BlobId, StateId};
 
 /// The owner's state.
@@ -17,7 +17,7 @@ impl Owner {
     #[must_use]
     pub fn new(identity: Identity, task: BlobId) -> Self {
         Self {
-            follower: Follower::new(identity),
+            follower: Follower::new(identity, Reads::Votes),
             task,
         }
     }

@@ -4,7 +4,7 @@
 //! the share of a group in which nobody earned is withheld in plain sight and goes to nobody.
 //! Over cycles the shares are averaged, and that history is what goes on the chain as weights.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,10 +61,13 @@ impl History {
         for hotkey in rewards.shares.keys() {
             self.entries.entry(*hotkey).or_default();
         }
+        let excused: BTreeSet<Hotkey> = verdicts
+            .iter()
+            .filter(|verdict| verdict.code.charged_to() == Charged::Network)
+            .map(|verdict| verdict.hotkey)
+            .collect();
         for (hotkey, average) in &mut self.entries {
-            let verdict = verdicts.iter().find(|v| v.hotkey == *hotkey);
-            let excused = verdict.is_some_and(|v| v.code.charged_to() == Charged::Network);
-            if excused && average.unscored < rules.unscored_grace {
+            if excused.contains(hotkey) && average.unscored < rules.unscored_grace {
                 average.unscored += 1;
                 continue;
             }

@@ -5,6 +5,7 @@
 //! What a record says at any other time does not matter, so all observers hold the same round.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::announcement::Announcement;
 use crate::consensus::{self, Reported, Verdict};
@@ -24,7 +25,7 @@ pub(crate) struct Round {
     pub(crate) base: Option<StateId>,
     /// The first block of the cycle that was seen.
     pub(crate) first_seen: BlockRef,
-    sealed: Option<Snapshot>,
+    sealed: Option<Arc<Snapshot>>,
     pub(crate) commits: Option<Commits>,
     pub(crate) seeded: Option<BlockRef>,
     pub(crate) judgement: Option<Judgement>,
@@ -82,7 +83,7 @@ impl Round {
     }
 
     /// Takes what this block fixes. Blocks come in order.
-    pub(crate) fn observe(&mut self, snapshot: &Snapshot, known: &Known<'_>) {
+    pub(crate) fn observe(&mut self, snapshot: &Arc<Snapshot>, known: &Known<'_>) {
         let Some(moment) = known.schedule.at(snapshot.block) else {
             return;
         };
@@ -91,7 +92,7 @@ impl Round {
         }
         if moment.closes_window {
             match moment.window {
-                Window::Seal => self.sealed = Some(snapshot.clone()),
+                Window::Seal => self.sealed = Some(Arc::clone(snapshot)),
                 Window::Reveal => self.commits = self.collect(snapshot, known),
                 Window::Score => self.judgement = self.judge(snapshot, known),
                 Window::Distribute | Window::Train | Window::Vote => {}
@@ -141,7 +142,7 @@ impl Round {
         };
         let mut reports = Vec::new();
         let mut records = BTreeMap::new();
-        for voter in &voters {
+        for voter in voters {
             match scored.announcement(voter.hotkey) {
                 Some((record, Announcement::Scored(report)))
                     if record.block >= opens && sound(&report) =>
@@ -155,10 +156,10 @@ impl Round {
                 _ => {}
             }
         }
-        let quorum = consensus::quorum(reports.iter().map(|r| r.voter.stake), &voters);
+        let quorum = consensus::quorum(reports.iter().map(|r| r.voter.stake), voters);
         // Without a quorum nobody is judged: an empty list of reports leaves everyone unscored.
         let counted: &[Reported] = if quorum { &reports } else { &[] };
-        let counted = (counted, voters.as_slice());
+        let counted = (counted, voters);
         let verdicts = consensus::verdicts(&commits.submissions, counted, known.significance);
         Some(Judgement {
             quorum,
@@ -172,7 +173,7 @@ impl Round {
                 revealed: commits.revealed,
                 seeded: self.seeded?,
                 scored: block_ref(scored),
-                voters,
+                voters: voters.to_vec(),
                 seals: commits.seals.clone(),
                 reveals: commits.reveals.clone(),
                 reports: records,

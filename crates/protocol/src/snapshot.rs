@@ -5,13 +5,15 @@
 //! in order and without gaps. It carries the head beside the block, so that a role that is
 //! catching up can tell what is still worth doing.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::announcement::Announcement;
-use crate::ids::{Block, BlockHash, Hotkey, Uid};
+use crate::ids::{Block, BlockHash, Hotkey};
+pub use crate::participants::{Participant, Participants};
 
 /// The chain as of one block.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,26 +27,9 @@ pub struct Snapshot {
     /// The subnet owner's hotkey.
     pub owner: Option<Hotkey>,
     /// Registered participants, in the order of their slots.
-    pub participants: Vec<Participant>,
+    pub participants: Participants,
     /// The last record of each participant that has one.
     pub records: BTreeMap<Hotkey, Record>,
-}
-
-/// A registered participant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Participant {
-    /// Its slot, valid in this snapshot only.
-    pub uid: Uid,
-    /// Who it is.
-    pub hotkey: Hotkey,
-    /// Stake in rao.
-    pub stake: u64,
-    /// Whether the chain lets it validate.
-    pub validator_permit: bool,
-    /// Where it serves, if it said so.
-    pub endpoint: Option<Endpoint>,
-    /// The block in which it last set weights.
-    pub weights_set: Block,
 }
 
 /// A record on the chain: bytes, and when they were included.
@@ -89,23 +74,13 @@ impl Snapshot {
     /// The participant with this hotkey.
     #[must_use]
     pub fn participant(&self, hotkey: Hotkey) -> Option<&Participant> {
-        self.participants.iter().find(|p| p.hotkey == hotkey)
+        self.participants.get(hotkey)
     }
 
     /// Everyone who may validate, with a stake, in the order of their hotkeys.
     #[must_use]
-    pub fn voters(&self) -> Vec<Voter> {
-        let mut voters: Vec<_> = self
-            .participants
-            .iter()
-            .filter(|p| p.validator_permit && p.stake > 0)
-            .map(|p| Voter {
-                hotkey: p.hotkey,
-                stake: p.stake,
-            })
-            .collect();
-        voters.sort_by_key(|voter| voter.hotkey);
-        voters
+    pub fn voters(&self) -> &[Voter] {
+        self.participants.voters()
     }
 
     /// What a participant last announced, and its record; nothing when it is not one of ours.
@@ -123,24 +98,19 @@ impl Snapshot {
         })
     }
 
-    /// Servers that blobs can be had from: validators by stake, then the owner; never oneself.
+    /// Servers that blobs can be had from: validators and the owner, by stake; never oneself.
     #[must_use]
     pub fn servers(&self, except: Hotkey) -> Vec<Endpoint> {
-        let mut serving: Vec<_> = self
-            .participants
-            .iter()
-            .filter(|p| p.hotkey != except)
-            .filter(|p| p.validator_permit || Some(p.hotkey) == self.owner)
-            .filter_map(|p| {
-                p.endpoint
-                    .map(|endpoint| (std::cmp::Reverse(p.stake), p.uid, endpoint))
-            })
+        let permitted = self.participants.serving();
+        let owner = self.owner.and_then(|owner| self.participant(owner));
+        let owner = owner.filter(|owner| !owner.validator_permit);
+        let owner = owner.and_then(|owner| Some((owner, owner.endpoint?)));
+        let mut serving: Vec<_> = permitted
+            .chain(owner)
+            .filter(|(participant, _)| participant.hotkey != except)
             .collect();
-        serving.sort();
-        serving
-            .into_iter()
-            .map(|(_, _, endpoint)| endpoint)
-            .collect()
+        serving.sort_by_key(|(participant, _)| (Reverse(participant.stake), participant.uid));
+        serving.into_iter().map(|(_, endpoint)| endpoint).collect()
     }
 }
 

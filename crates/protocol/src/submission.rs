@@ -268,7 +268,9 @@ mod tests {
             hash: BlockHash([0; 32]),
             head: Block(block),
             owner: None,
-            participants: vec![participant(0, miner()), participant(1, Hotkey([4; 32]))],
+            participants: [participant(0, miner()), participant(1, Hotkey([4; 32]))]
+                .into_iter()
+                .collect(),
             records: records
                 .iter()
                 .map(|(hotkey, block, announcement)| {

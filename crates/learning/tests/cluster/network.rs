@@ -184,7 +184,7 @@ impl Network {
             hash: BlockHash::of(b"genesis"),
             head: Block(0),
             owner: Some(owner),
-            participants: cast.participants,
+            participants: cast.participants.into_iter().collect(),
             records: BTreeMap::new(),
         };
         Self {
@@ -258,7 +258,7 @@ impl Network {
                 node.seen = node.seen.next();
                 let mut snapshot = self.history[usize::try_from(node.seen.0).unwrap()].clone();
                 snapshot.head = head;
-                node.inbox.push_back(Event::Block(Box::new(snapshot)));
+                node.inbox.push_back(Event::Block(Arc::new(snapshot)));
             }
         }
         loop {

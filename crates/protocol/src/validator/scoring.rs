@@ -1,0 +1,197 @@
+//! From revealed updates to a report on the chain and receipts for the miners (P-25, P-42).
+//!
+//! Decides when to start measuring, and with what; what a measurement is worth is decided elsewhere
+//! (`scoring.rs`, `consensus.rs`), what it is by the learner.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{MAXIMUM_ATTEMPTS, Validator};
+use crate::announcement::Announcement;
+use crate::consensus::Verdict;
+use crate::event::{Effect, Effects};
+use crate::ids::{Block, GroupId, Hotkey};
+use crate::job::{Candidate, Finding, Job, ScoreJob};
+use crate::manifest::{BlockRef, Document};
+use crate::reason::ReasonCode;
+use crate::receipt::Receipt;
+use crate::report::{Entry, ScoreReport};
+use crate::schedule::Window;
+use crate::seed::{Draw, seed};
+use crate::submission;
+
+impl Validator {
+    pub(super) fn revealed(&self) -> Vec<Candidate> {
+        let commits = self
+            .follower
+            .round()
+            .and_then(|round| round.commits.as_ref());
+        commits
+            .into_iter()
+            .flat_map(|commits| &commits.submissions)
+            .filter_map(|submission| {
+                Some(Candidate {
+                    hotkey: submission.hotkey,
+                    group: submission.group,
+                    update: submission.update()?,
+                })
+            })
+            .collect()
+    }
+
+    pub(super) fn score(&mut self, effects: &mut Effects) {
+        let exhausted = self.work.failed_scorings >= MAXIMUM_ATTEMPTS;
+        if self.work.scored.is_none()
+            && !exhausted
+            && let Some((job, absent)) = self.score_job()
+        {
+            self.work.absent = absent;
+            self.run(Job::Score(job), effects);
+        }
+    }
+
+    pub(super) fn announce_report(&mut self, effects: &mut Effects) {
+        if let Some(report) = self.report() {
+            self.follower
+                .announce(&Announcement::Scored(report), effects);
+        }
+    }
+
+    /// Everything that was revealed and is here, and who is known to have uploaded nowhere. An update
+    /// that merely could not be fetched is waited for during the first third of the window and then
+    /// left out: it costs one entry and not the report.
+    fn score_job(&self) -> Option<(ScoreJob, BTreeSet<Hotkey>)> {
+        let (now, _) = self.follower.live()?;
+        let (task, round) = (self.follower.task()?, self.follower.round()?);
+        let (state, base) = self.follower.base()?;
+        let seeded: BlockRef = round.seeded?;
+        round.commits.as_ref()?;
+        let library = &self.follower.library;
+        let pools = task
+            .manifest
+            .domains
+            .iter()
+            .flat_map(|d| [d.scoring, d.gate]);
+        if !library.has_all(base.blobs().chain(pools)) {
+            return None;
+        }
+        let opens = task.schedule.opens(round.cycle, Window::Score);
+        let closes = task.schedule.closes(round.cycle, Window::Score);
+        let is_here = |candidate: &Candidate| library.has(candidate.update);
+        let (here, missing): (Vec<_>, Vec<_>) = self.revealed().into_iter().partition(is_here);
+        let is_absent = |candidate: &Candidate| library.is_absent(candidate.update, opens);
+        let (absent, unreachable): (Vec<_>, Vec<_>) = missing.into_iter().partition(is_absent);
+        let patience = Block(opens.0 + (closes.0 + 1 - opens.0) / 3);
+        if !unreachable.is_empty() && now.block < patience {
+            return None;
+        }
+        let job = ScoreJob {
+            cycle: round.cycle,
+            task: task.id,
+            state,
+            seed: seed(Draw::Scoring, seeded.hash, round.cycle),
+            updates: here,
+            remembered: self
+                .follower
+                .remembered()
+                .into_iter()
+                .filter(is_here)
+                .collect(),
+            stop_at: closes,
+        };
+        Some((
+            job,
+            absent
+                .into_iter()
+                .map(|candidate| candidate.hotkey)
+                .collect(),
+        ))
+    }
+
+    /// One entry a submission, in the order that everyone derives from the chain.
+    fn report(&self) -> Option<ScoreReport> {
+        let round = self.follower.round()?;
+        let submissions = &round.commits.as_ref()?.submissions;
+        let scored = self.work.scored.as_ref()?;
+        let entry = |submission: &submission::Submission| match submission.opening {
+            submission::Opening::Refused(code) => Entry::Refused(code),
+            submission::Opening::Update(_) => match scored.get(&submission.hotkey) {
+                Some(Finding::Measured { measurement, .. }) => Entry::Measured(*measurement),
+                Some(Finding::Refused { code }) => Entry::Refused(*code),
+                None if self.work.absent.contains(&submission.hotkey) => {
+                    Entry::Refused(ReasonCode::NotUploaded)
+                }
+                None => Entry::Refused(ReasonCode::Unscored),
+            },
+        };
+        Some(ScoreReport {
+            cycle: round.cycle,
+            submissions: submission::digest(round.cycle, submissions),
+            entries: submissions.iter().map(entry).collect(),
+        })
+    }
+
+    pub(super) fn issue_receipts(&mut self, effects: &mut Effects) {
+        if self.work.receipts_issued {
+            return;
+        }
+        let Some(judgement) = self.judgement() else {
+            return;
+        };
+        let archive = judgement.archive.to_bytes();
+        let own = self.work.scored.as_ref();
+        let ranks = Ranks::new(&judgement.verdicts);
+        let receipts: Vec<Receipt> = judgement
+            .verdicts
+            .iter()
+            .map(|verdict| Receipt {
+                cycle: self.work.cycle,
+                hotkey: verdict.hotkey,
+                group: verdict.group,
+                update: verdict.update,
+                code: verdict.code,
+                measurement: verdict.measurement,
+                weight: verdict.weight,
+                reward: judgement
+                    .rewards
+                    .shares
+                    .get(&verdict.hotkey)
+                    .copied()
+                    .unwrap_or(0.0),
+                rank: ranks.of(verdict),
+                validator: self.follower.identity.hotkey,
+                own: own.and_then(|own| own.get(&verdict.hotkey)).copied(),
+            })
+            .collect();
+        self.work.receipts_issued = true;
+        self.follower.keep_document(archive, effects);
+        for receipt in receipts {
+            effects.push(Effect::Issue(receipt));
+        }
+    }
+}
+
+/// Places by weight within each group.
+struct Ranks(BTreeMap<GroupId, Vec<f64>>);
+
+impl Ranks {
+    fn new(verdicts: &[Verdict]) -> Self {
+        let mut weights: BTreeMap<GroupId, Vec<f64>> = BTreeMap::new();
+        for verdict in verdicts {
+            weights
+                .entry(verdict.group)
+                .or_default()
+                .push(verdict.weight);
+        }
+        for of_group in weights.values_mut() {
+            of_group.sort_by(|a, b| b.total_cmp(a));
+        }
+        Self(weights)
+    }
+
+    /// One more than the number of verdicts of the group with more weight.
+    fn of(&self, verdict: &Verdict) -> u32 {
+        let weights = self.0.get(&verdict.group).map_or(&[][..], Vec::as_slice);
+        let better = weights.partition_point(|weight| *weight > verdict.weight);
+        u32::try_from(better + 1).unwrap_or(u32::MAX)
+    }
+}
