@@ -6,3 +6,5 @@
 //! named invariants after every event. The cluster test of `connito-learning` is its seed. Until
 //! then this crate holds nothing but its place in the direction of dependencies.
 #![forbid(unsafe_code)]
+
+pub mod comparison;
