@@ -1,6 +1,7 @@
 //! What the user typed. Parsing has no effect: nothing is opened, looked up or started here.
 
 pub(crate) mod bench;
+pub(crate) mod compare;
 pub(crate) mod inspect;
 pub(crate) mod partition;
 pub(crate) mod plan;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use bench::BenchCommand;
+use compare::CompareArguments;
 use inspect::{InspectCommand, RoutingMode};
 use partition::{AssignArguments, PartitionArguments};
 use plan::PlanArguments;
@@ -53,6 +55,8 @@ pub(crate) enum Command {
     Pretrain(PretrainArguments),
     /// Say what a model and its training take: parameters, memory, bytes to upload, GPUs that fit
     Plan(Box<PlanArguments>),
+    /// Play data, pipeline and expert parallel training on one network, and compare what they cost
+    Compare(CompareArguments),
     /// Divide a model's experts into groups
     Partition(PartitionArguments),
     /// Say which group each hotkey trains

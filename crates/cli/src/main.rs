@@ -9,6 +9,7 @@ mod bench;
 mod built_in;
 mod cache;
 mod coactivation;
+mod compare;
 mod config;
 mod cores;
 mod corpus;
@@ -67,6 +68,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Miner(arguments) => on_runtime(participant(Kind::Miner, arguments)),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Partition(arguments) => partition::run(&arguments),
         Command::Assign(arguments) => assign::run(&arguments),
         Command::Affinity(arguments) => affinity::run(&arguments),

@@ -16,15 +16,21 @@ mod setup;
 mod text;
 
 use anyhow::anyhow;
-use connito_engine::ModelConfig;
+use connito_engine::{MemoryPlan, ModelConfig};
 
-use crate::args::plan::{MemorySize, PlanArguments, SourceArguments};
+use crate::args::plan::{MemorySize, PlanArguments, SettingArguments, SourceArguments};
 use crate::built_in;
 use crate::exit::Failure;
 use crate::output::print;
 use figure::Section;
 use proposal::Choice;
+use settings::Settings;
 use setup::Setup;
+
+/// How everything is held in a training for which no setting is given.
+pub(crate) fn usual_memory_plan() -> MemoryPlan {
+    Settings::given(SettingArguments::default()).memory_plan()
+}
 
 /// Everything that is printed.
 struct Plan<'a> {

@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod bench;
+mod compare;
 mod help;
 mod inspect;
 mod partition;
