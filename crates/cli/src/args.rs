@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use bench::BenchCommand;
@@ -143,9 +143,25 @@ pub(crate) struct TrainingRules {
     /// Frozen experts of a layer that frozen-kept and fallback keep routable
     #[arg(long, value_name = "N")]
     pub(crate) kept: Option<u32>,
+    /// How updates are encoded [default: bf16]
+    #[arg(long, value_enum, value_name = "CODEC")]
+    pub(crate) codec: Option<CodecName>,
     /// How miners fine-tune
     #[arg(long, value_enum, value_name = "TRAINER", default_value_t = TrainerKind::Esft)]
     pub(crate) trainer: TrainerKind,
+}
+
+/// How the tensors of an update are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CodecName {
+    /// Four bytes a value
+    F32,
+    /// Two bytes a value
+    Bf16,
+    /// One byte a value
+    Int8,
+    /// The largest 64 of every 4,096 values
+    Sparse,
 }
 
 /// Where text comes from.

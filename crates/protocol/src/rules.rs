@@ -115,15 +115,22 @@ pub enum Codec {
     F32,
     /// Two bytes a value: the upper half of an f32, rounded to nearest even.
     Bf16,
+    /// A byte a value: a multiple of one scale for each chunk of a tensor.
+    Int8,
+    /// The largest 64 of every 4,096 values, at two bits each.
+    Sparse,
 }
 
 impl Codec {
-    /// Bytes that one value takes.
+    /// All of them, the most exact first.
+    pub const ALL: [Self; 4] = [Self::F32, Self::Bf16, Self::Int8, Self::Sparse];
+
+    /// Whether so much is lost on the wire that miners keep account of what they owe (P-38).
     #[must_use]
-    pub fn bytes_per_value(self) -> u64 {
+    pub fn needs_feedback(self) -> bool {
         match self {
-            Self::F32 => 4,
-            Self::Bf16 => 2,
+            Self::F32 | Self::Bf16 => false,
+            Self::Int8 | Self::Sparse => true,
         }
     }
 }
@@ -144,6 +151,8 @@ pub struct InnerRules {
     pub kept: u32,
     /// How updates are encoded.
     pub codec: Codec,
+    /// Share of what the codec left unsent that is still owed a cycle later, 0 to 1 (P-38).
+    pub feedback_decay: f32,
 }
 
 /// How an update is judged (P-20 to P-27).
@@ -213,6 +222,7 @@ impl Default for Rules {
                 routing: TrainingRouting::Classic,
                 kept: 16,
                 codec: Codec::Bf16,
+                feedback_decay: 0.95,
             },
             scoring: ScoringRules {
                 sequence_length: 128,
@@ -313,6 +323,8 @@ impl Rules {
             tiny.into(),
             1.0,
         )?;
+        let decay = self.inner.feedback_decay;
+        in_range("inner.feedback_decay", decay.into(), 0.0, 1.0)?;
         in_range(
             "scoring.sequence_length",
             number(scoring.sequence_length),

@@ -13,10 +13,10 @@ use connito_chain::local::{GenesisNeuron, GenesisSpec};
 use connito_learning::inner::Method;
 use connito_protocol::assignment::{EVEN_TICKETS, assigned_group};
 use connito_protocol::ids::{GroupId, Hotkey, Netuid};
-use connito_protocol::rules::{Rules, SelectionTop, TrainingRouting};
+use connito_protocol::rules::{Codec, Rules, SelectionTop, TrainingRouting};
 
 use crate::args::inspect::RoutingMode;
-use crate::args::{LocalnetArguments, TrainingRules};
+use crate::args::{CodecName, LocalnetArguments, TrainingRules};
 use crate::config::{ChainConfig, MinerConduct, RoleConfig, TaskConfig};
 use crate::exit::{Blame, Failure};
 use crate::roles::{Kind, rehearsal_key};
@@ -96,6 +96,13 @@ pub(crate) fn rules(block_time: Duration, training: &TrainingRules) -> Result<Ru
         Some(RoutingMode::Masked) => TrainingRouting::Masked,
         Some(RoutingMode::FrozenKept) => TrainingRouting::FrozenKept,
         Some(RoutingMode::Fallback) => TrainingRouting::Fallback,
+    };
+    rules.inner.codec = match training.codec {
+        None => rules.inner.codec,
+        Some(CodecName::F32) => Codec::F32,
+        Some(CodecName::Bf16) => Codec::Bf16,
+        Some(CodecName::Int8) => Codec::Int8,
+        Some(CodecName::Sparse) => Codec::Sparse,
     };
     let keeps = matches!(
         rules.inner.routing,
