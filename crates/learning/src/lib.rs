@@ -19,6 +19,7 @@ pub mod backend;
 mod copies;
 pub mod engine_backend;
 pub mod expert_manager;
+pub mod feedback;
 pub mod inner;
 pub mod learner;
 pub mod selection;

@@ -26,6 +26,15 @@ pub trait BlobStore: Send + Sync {
 #[derive(Debug, Default)]
 pub struct MemoryStore(std::sync::Mutex<std::collections::BTreeMap<BlobId, Vec<u8>>>);
 
+impl MemoryStore {
+    /// Forgets a blob, as when its file is deleted.
+    pub fn remove(&self, id: BlobId) {
+        let blobs = self.0.lock();
+        let mut blobs = blobs.unwrap_or_else(std::sync::PoisonError::into_inner);
+        blobs.remove(&id);
+    }
+}
+
 impl BlobStore for MemoryStore {
     fn read(&self, id: BlobId) -> Result<Vec<u8>, StoreError> {
         let blobs = self

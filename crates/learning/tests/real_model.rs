@@ -84,6 +84,7 @@ fn train(store: &Arc<MemoryStore>, (task, state): (BlobId, StateId), conduct: Co
         group: GroupId(0),
         seed: Seed([1; 32]),
         stop_at: Block(9),
+        residual: None,
     });
     match learner(store, conduct).run(&job, &|| Block(1)) {
         Outcome::Trained(trained) => {
@@ -332,6 +333,7 @@ fn a_job_has_the_same_outcome_on_a_fresh_learner_and_on_a_busy_one() {
             group: GroupId(group),
             seed: Seed([seed; 32]),
             stop_at: Block(9),
+            residual: None,
         })
     };
     let mut busy = learner(&store, Conduct::Honest);
@@ -387,6 +389,7 @@ fn a_job_whose_window_has_closed_fails_without_a_result() {
         group: GroupId(0),
         seed: Seed([1; 32]),
         stop_at: Block(5),
+        residual: None,
     });
     let outcome = learner(&store, Conduct::Honest).run(&job, &|| Block(5));
     assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");

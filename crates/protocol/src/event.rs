@@ -216,6 +216,13 @@ pub enum Milestone {
     },
     /// Training ended.
     Trained(Trained),
+    /// What earlier updates left unsent could not be used, and nothing is owed any more (P-38).
+    ResidualDropped {
+        /// The cycle.
+        cycle: Cycle,
+        /// Why.
+        cause: String,
+    },
     /// A job ended without a result.
     JobFailed {
         /// The cycle.

@@ -50,6 +50,9 @@ pub struct TrainJob {
     pub seed: Seed,
     /// Stop when the chain reaches this block and use what there is.
     pub stop_at: Block,
+    /// What earlier updates left unsent (P-38), if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residual: Option<BlobId>,
 }
 
 /// Measurement of a cycle's updates.
@@ -151,6 +154,12 @@ pub struct Trained {
     pub loss_first: f64,
     /// Training loss of the last step.
     pub loss_last: f64,
+    /// What is still unsent once this update has been merged (P-38); nothing with an exact codec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residual: Option<BlobId>,
+    /// Why the residual that the job named was not used, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residual_dropped: Option<String>,
 }
 
 /// What the learner found out about one update.

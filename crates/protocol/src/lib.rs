@@ -32,6 +32,7 @@ mod present;
 pub mod reason;
 pub mod receipt;
 pub mod report;
+mod residual;
 pub mod rewards;
 mod round;
 pub mod rules;

@@ -16,6 +16,7 @@ use crate::follow::{Follower, Identity, Reads};
 use crate::ids::{BlobId, Block, Cycle, GroupId, StateId};
 use crate::job::{Job, Outcome, TrainJob};
 use crate::present::Prepared;
+use crate::residual::Residual;
 use crate::schedule::Window;
 use crate::seed::{Draw, seed};
 
@@ -27,6 +28,7 @@ pub struct Miner {
     /// The last cycle that training was started for; one attempt a cycle.
     attempted: Option<Cycle>,
     prepared: Option<Prepared>,
+    residual: Residual,
 }
 
 impl Miner {
@@ -38,6 +40,7 @@ impl Miner {
             running: None,
             attempted: None,
             prepared: None,
+            residual: Residual::new(identity.hotkey),
         }
     }
 
@@ -45,6 +48,9 @@ impl Miner {
     pub fn handle(&mut self, event: &Event) -> Effects {
         let mut effects = Effects::default();
         self.follower.note(event, &mut effects);
+        if let Some((_, base)) = self.follower.base() {
+            self.residual.on_base(base);
+        }
         match event {
             Event::Started => effects_of_restart(self.running.as_ref(), &mut effects),
             Event::Finished { outcome, entropy } => {
@@ -70,6 +76,13 @@ impl Miner {
             (Outcome::Trained(trained), Some(Job::Train(job))) if job.cycle == trained.cycle => {
                 self.follower.library.add(trained.update);
                 effects.tell(Milestone::Trained(trained.clone()));
+                if let Some(cause) = &trained.residual_dropped {
+                    effects.tell(Milestone::ResidualDropped {
+                        cycle: job.cycle,
+                        cause: cause.clone(),
+                    });
+                }
+                self.residual.on_trained(trained);
                 self.prepared = Some(Prepared::new(
                     (job.cycle, job.state, job.group),
                     trained.update,
@@ -151,6 +164,7 @@ impl Miner {
             group: self.group()?,
             seed: seed(draw, round.first_seen.hash, cycle),
             stop_at: task.schedule.closes(cycle, Window::Train),
+            residual: self.residual.kept(),
         }))
     }
 }

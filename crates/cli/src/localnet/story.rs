@@ -212,6 +212,10 @@ impl Story {
                 let what = format!("cycle {cycle}: {cause}");
                 news.push(News::Trouble { name: owned, what });
             }
+            Milestone::ResidualDropped { cycle, cause } => {
+                let what = format!("cycle {cycle}: nothing is owed any more: {cause}");
+                news.push(News::Trouble { name: owned, what });
+            }
             Milestone::TaskRefused { reason } => news.push(News::Trouble {
                 name: owned,
                 what: format!("the task cannot be worked on: {reason}"),

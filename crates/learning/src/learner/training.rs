@@ -1,5 +1,5 @@
 //! A miner's job: choose the experts of its group that matter for its domains, train these, write the
-//! update (P-36, P-19).
+//! update with what is owed of earlier ones (P-36, P-19, P-38).
 //!
 //! Experts are chosen anew in every cycle, from where the tokens of a sample of the group's own training
 //! text go in the state that the cycle starts from. What is trained and sent are the chosen experts and
@@ -12,10 +12,11 @@ use connito_protocol::ids::{BlobId, Block, GroupId, Seed};
 use connito_protocol::job::{Outcome, TrainJob, Trained};
 use connito_protocol::manifest::Domain;
 use connito_protocol::partition::ExpertMapping;
-use connito_protocol::rules::{SelectionScore, SelectionTop, TrainingRouting};
+use connito_protocol::rules::{Codec, SelectionScore, SelectionTop, TrainingRouting};
 
 use super::{Conduct, JobError, StateLearner};
 use crate::backend::{Backend, BackendError, TrainingPlan, Visited};
+use crate::feedback::{self, Sent};
 use crate::selection::{Amount, Score, best_untrained, select_within};
 use crate::shard::Shard;
 use crate::store::BlobStore;
@@ -67,7 +68,10 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         if self.conduct == Conduct::Damaging {
             damage(&mut update);
         }
-        let bytes = wire::encode(&update, rules.codec);
+        let (owed, residual_dropped) = self.owed(job)?;
+        let Sent { bytes, residual } = feedback::send(update, owed, &rules);
+        let residual =
+            residual.map(|residual| self.store.write(&wire::encode(&residual, Codec::F32)));
         let experts: usize = choice.trained.values().map(Vec::len).sum();
         Ok(Outcome::Trained(Trained {
             cycle: job.cycle,
@@ -78,7 +82,26 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             tokens: trained.tokens,
             loss_first: trained.loss_first,
             loss_last: trained.loss_last,
+            residual: residual.transpose()?,
+            residual_dropped,
         }))
+    }
+
+    /// What earlier updates left unsent, or nothing and the reason why it cannot be used: a miner that
+    /// lost it goes on without.
+    fn owed(&self, job: &TrainJob) -> Result<(Shard, Option<String>), JobError> {
+        let layout = self.layout(job.group)?;
+        let Some(blob) = job.residual else {
+            return Ok((Shard::default(), None));
+        };
+        let read = match self.store.read(blob) {
+            Ok(bytes) => wire::decode(&bytes, layout).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        Ok(match read {
+            Ok((_, owed)) => (owed, None),
+            Err(cause) => (Shard::default(), Some(format!("residual {blob}: {cause}"))),
+        })
     }
 
     /// The experts of the job's group that matter most for its own text, and, where the rules' routing

@@ -20,7 +20,7 @@ use connito_protocol::machine::{Character, Machine, Role, Step};
 use connito_protocol::manifest::{Document, StateManifest, TaskManifest};
 use connito_protocol::reason::ReasonCode;
 use connito_protocol::rewards::CycleRewards;
-use connito_protocol::rules::Rules;
+use connito_protocol::rules::{Codec, Rules};
 use connito_protocol::scoring::mean_loss;
 use connito_protocol::snapshot::{Endpoint, Participant, Record, Snapshot};
 use connito_protocol::submission;
@@ -150,8 +150,12 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(miners: &[Conduct]) -> Self {
+        Self::with_codec(miners, Rules::default().inner.codec)
+    }
+
+    pub(crate) fn with_codec(miners: &[Conduct], codec: Codec) -> Self {
         let owner_store = Arc::new(MemoryStore::default());
-        let task = toy_task::publish(&owner_store, STARTS);
+        let task = toy_task::publish(&owner_store, STARTS, codec);
         let network = submission::Network {
             genesis: BlockHash([7; 32]),
             netuid: Netuid(1),
@@ -429,6 +433,17 @@ impl Network {
     pub(crate) fn restart(&mut self, who: Who) {
         self.stop(who);
         self.start(who);
+    }
+
+    /// Everything that a participant heard and asked for, and its blobs.
+    pub(crate) fn record_of(&self, who: Who) -> (&[Step], &MemoryStore) {
+        let node = &self.nodes[&who];
+        (&node.journal, &node.store)
+    }
+
+    /// A file is deleted by hand.
+    pub(crate) fn lose(&mut self, who: Who, blob: BlobId) {
+        self.nodes[&who].store.remove(blob);
     }
 
     /// The disk is lost.

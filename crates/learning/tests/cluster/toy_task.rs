@@ -27,11 +27,12 @@ pub(crate) const TICKETS: [u16; 2] = [EVEN_TICKETS; 2];
 const POOL: u32 = 40;
 
 /// Writes the task's blobs and gives its name; cycle 0 begins at block `starts`.
-pub(crate) fn publish(store: &MemoryStore, starts: u64) -> BlobId {
+pub(crate) fn publish(store: &MemoryStore, starts: u64, codec: Codec) -> BlobId {
     let groups = groups();
     let first_state = first_state(store, &groups);
     let mut rules = Rules::default();
     rules.scoring.sequence_length = SEQUENCE_LENGTH as u32;
+    rules.inner.codec = codec;
     let manifest = TaskManifest {
         format: TaskManifest::FORMAT,
         name: "toy".to_owned(),
