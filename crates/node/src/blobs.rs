@@ -261,6 +261,14 @@ impl DiskBlobs {
         Ok(outline)
     }
 
+    /// Bytes that may still be written before the disk is full, as the file system counts for this user.
+    ///
+    /// # Errors
+    /// When the file system does not say.
+    pub fn free_bytes(&self) -> Result<u64, BlobError> {
+        self.folder.free_bytes()
+    }
+
     /// The names of all whole blobs, in order.
     ///
     /// # Errors

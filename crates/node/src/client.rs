@@ -341,6 +341,3 @@ async fn off_thread<T: Send + 'static>(
 fn under(source: &str, path: &str) -> String {
     format!("{}/{path}", source.trim_end_matches('/'))
 }
-
-#[cfg(test)]
-mod tests;

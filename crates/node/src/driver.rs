@@ -37,7 +37,7 @@ use crate::journal::{Journal, JournalError};
 use crate::receipts::Receipts;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::server;
-use crate::upload::{Admission, UploadAnswer, UploadWindow, Uploaded};
+use crate::upload::{Admission, Decision, UploadAnswer, UploadWindow, Uploaded};
 
 /// Events waiting for the machine. Producers wait when it is full; none of them is waited for by the
 /// driver, so nothing can lock up.
@@ -118,7 +118,7 @@ pub(crate) struct Driver<C> {
     writer: Writer,
     events: mpsc::Sender<Event>,
     transfers: Arc<Semaphore>,
-    answers: BTreeMap<u64, oneshot::Sender<Result<(), Refusal>>>,
+    answers: BTreeMap<u64, (BlobId, oneshot::Sender<Decision>)>,
     next_ticket: u64,
     block: Block,
     /// The state that the server shows, and the bound on uploads that follows from it.
@@ -310,7 +310,7 @@ impl<C: Chain + 'static> Driver<C> {
             reply,
             ..
         } = uploaded;
-        self.answers.insert(ticket, reply);
+        self.answers.insert(ticket, (blob, reply));
         Event::Uploaded {
             ticket,
             hotkey,
@@ -320,26 +320,32 @@ impl<C: Chain + 'static> Driver<C> {
     }
 
     fn answer(&mut self, ticket: u64, answer: Answer) {
-        if let Some(reply) = self.answers.remove(&ticket) {
-            let refuse = |code, message: &str| Err(Refusal::new(code, message));
-            let result = match answer {
-                Answer::Accepted | Answer::Repeated => Ok(()),
-                Answer::AlreadySubmitted => refuse(
-                    RefusalCode::AlreadySubmitted,
-                    "another update of this hotkey was received in this cycle",
-                ),
-                Answer::TooEarly => refuse(RefusalCode::TooEarly, "uploads have not opened"),
-                Answer::TooLate => {
-                    refuse(RefusalCode::TooLate, "uploads of this cycle have closed")
-                }
-                Answer::NotSealed => refuse(
-                    RefusalCode::NotRegistered,
-                    "no sealed commitment of this hotkey is on the chain",
-                ),
-            };
-            // The uploader may have gone; the update is kept all the same.
-            let _ = reply.send(result);
-        }
+        let Some((blob, reply)) = self.answers.remove(&ticket) else {
+            return;
+        };
+        let refuse = |code, message: &str| {
+            let refusal = Refusal::new(code, message);
+            if self.machine.knows(blob) {
+                Decision::RefusedButKept(refusal)
+            } else {
+                Decision::Refused(refusal)
+            }
+        };
+        let decision = match answer {
+            Answer::Accepted | Answer::Repeated => Decision::Accepted,
+            Answer::AlreadySubmitted => refuse(
+                RefusalCode::AlreadySubmitted,
+                "another update of this hotkey was received in this cycle",
+            ),
+            Answer::TooEarly => refuse(RefusalCode::TooEarly, "uploads have not opened"),
+            Answer::TooLate => refuse(RefusalCode::TooLate, "uploads of this cycle have closed"),
+            Answer::NotSealed => refuse(
+                RefusalCode::NotRegistered,
+                "no sealed commitment of this hotkey is on the chain",
+            ),
+        };
+        // The uploader may have gone; the update is kept all the same.
+        let _ = reply.send(decision);
     }
 
     fn issue(&self, receipt: &Receipt) {
@@ -407,7 +413,9 @@ pub struct SignedReceipt {
 }
 
 impl SignedReceipt {
-    fn sign(receipt: &Receipt, keypair: &Keypair) -> Self {
+    /// A receipt as its issuer puts it out.
+    #[must_use]
+    pub fn sign(receipt: &Receipt, keypair: &Keypair) -> Self {
         let text =
             serde_json::to_vec(receipt).expect("receipts hold only finite numbers and string keys");
         Self {

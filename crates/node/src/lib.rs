@@ -21,8 +21,6 @@ mod clock;
 mod compute;
 pub mod driver;
 pub mod journal;
-#[cfg(test)]
-mod loopback;
 mod pace;
 pub mod receipts;
 pub mod refusal;

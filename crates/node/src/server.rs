@@ -60,9 +60,11 @@ pub struct Limits {
     pub requests_loopback: Rate,
     /// Signed requests of one hotkey: an upload a cycle, and its retries.
     pub requests_per_hotkey: Rate,
-    /// Bytes of uploads under way, reserved before a body is read. Bounds temporary files.
-    pub upload_bytes_in_flight: u64,
-    /// Uploads under way. Each costs some 500 KiB of buffers, so together at most 128 MiB.
+    /// Free space of the disk that uploads leave to everything else: journal, receipts, states. What
+    /// an upload declares is reserved of the rest before its body is read.
+    pub disk_reserve: u64,
+    /// Uploads under way: one for each slot of a subnet, so that nobody who sends slowly keeps anybody
+    /// else from sending. Each costs some 500 KiB of buffers, so together at most 128 MiB.
     pub uploads_in_flight: usize,
     /// How long a shutdown waits for requests that are being answered.
     pub drain: Duration,
@@ -93,12 +95,9 @@ impl Default for Limits {
                 per_second: 0.5,
                 burst: 16.0,
             },
-            upload_bytes_in_flight: 2 << 30,
+            disk_reserve: 1 << 30,
             uploads_in_flight: 256,
             drain: Duration::from_secs(5),
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

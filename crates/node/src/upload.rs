@@ -65,7 +65,19 @@ pub struct Uploaded {
     /// Its length.
     pub bytes: u64,
     /// Takes the driver's decision, sent after it is journalled. Dropped, it means `busy`.
-    pub reply: oneshot::Sender<Result<(), Refusal>>,
+    pub reply: oneshot::Sender<Decision>,
+}
+
+/// What the driver says to a stored update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It counts, and stands in the journal.
+    Accepted,
+    /// It does not count, and its bytes were stored for nothing.
+    Refused(Refusal),
+    /// It does not count, and its bytes are needed all the same: they are another's update, or a part
+    /// of the state.
+    RefusedButKept(Refusal),
 }
 
 /// What a miner is told when its upload counts.

@@ -37,6 +37,11 @@ impl Library {
         self.present.contains(&blob)
     }
 
+    /// Whether the blob is here or was asked for.
+    pub(crate) fn knows(&self, blob: BlobId) -> bool {
+        self.has(blob) || self.pending.contains_key(&blob)
+    }
+
     pub(crate) fn has_all(&self, blobs: impl IntoIterator<Item = BlobId>) -> bool {
         blobs.into_iter().all(|blob| self.has(blob))
     }
@@ -112,11 +117,7 @@ impl Library {
                     effects.push(Effect::Fetch(pending.fetch.clone()));
                 }
             }
-            Event::Document { blob, .. }
-            | Event::Fetched { blob }
-            | Event::Uploaded { blob, .. } => {
-                self.add(*blob);
-            }
+            Event::Document { blob, .. } | Event::Fetched { blob } => self.add(*blob),
             Event::FetchFailed { blob, absent } => {
                 if let Some(pending) = self.pending.get_mut(blob) {
                     pending.failed = Some(now);
@@ -125,7 +126,9 @@ impl Library {
                     }
                 }
             }
-            Event::Block(_)
+            // Whether an upload stays is for the validator to say.
+            Event::Uploaded { .. }
+            | Event::Block(_)
             | Event::Delivered { .. }
             | Event::Finished { .. }
             | Event::ChainRefused { .. } => {}

@@ -98,6 +98,15 @@ impl Machine {
         }
     }
 
+    /// Whether the role has a use for a blob that it was sent; only validators are sent any.
+    #[must_use]
+    pub fn knows(&self, blob: BlobId) -> bool {
+        match self {
+            Self::Validator(validator) => validator.knows(blob),
+            Self::Owner(_) | Self::Miner(_) | Self::Copier(_) => true,
+        }
+    }
+
     /// The canonical state, as far as this role knows.
     #[must_use]
     pub fn canonical(&self) -> Option<StateId> {

@@ -118,6 +118,11 @@ impl Validator {
         self.follower.canonical()
     }
 
+    /// Whether the role has a use for this blob: it holds it, or has asked for it.
+    pub(crate) fn knows(&self, blob: BlobId) -> bool {
+        self.follower.library.knows(blob)
+    }
+
     fn enter_cycle(&mut self) {
         if let Some(round) = self.follower.round()
             && round.cycle != self.work.cycle

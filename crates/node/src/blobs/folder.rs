@@ -107,6 +107,12 @@ impl Folder {
         }
     }
 
+    pub(super) fn free_bytes(&self) -> Result<u64, BlobError> {
+        let found = rustix::fs::statvfs(&self.root)
+            .map_err(|error| io(&self.root, "ask for the free space of")(error.into()))?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     pub(super) fn remove(&self, id: &BlobId) -> Result<(), BlobError> {
         remove_file(&self.blob(id))?;
         remove_file(&self.outline(id))

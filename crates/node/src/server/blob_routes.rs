@@ -28,10 +28,12 @@ pub(super) async fn blob(
 ) -> Result<Response, Refusal> {
     let (id, reader) = open(exposed, &id).await?;
     let length = reader.outline().bytes();
-    let asked = match headers.get(header::RANGE) {
+    let mut ranges = headers.get_all(header::RANGE).iter();
+    let asked = match (ranges.next(), ranges.next()) {
+        (_, Some(_)) => Err("more than one range"),
         // An empty blob has no range to ask for; asked for one, it is answered whole.
-        Some(range) if length > 0 => parse_range(range, length).map(Some),
-        None if length > MAX_RANGE_BYTES && method != Method::HEAD => Err("ask for ranges"),
+        (Some(range), None) if length > 0 => parse_range(range, length).map(Some),
+        (None, None) if length > MAX_RANGE_BYTES && method != Method::HEAD => Err("ask for ranges"),
         _ => Ok(None),
     };
     let asked = match asked {

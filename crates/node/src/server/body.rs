@@ -1,6 +1,6 @@
 //! Reading request bodies: paced, and refused in words when they break off.
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 
@@ -37,11 +37,18 @@ pub(super) async fn whole(
     mut pace: Pace,
     max_bytes: usize,
 ) -> Result<Vec<u8>, Refusal> {
+    let too_large = || {
+        let message = format!("a request body has at most {max_bytes} bytes");
+        Err(Refusal::new(RefusalCode::TooLarge, message))
+    };
+    // A declared length is believed before a byte of it has come.
+    if body.size_hint().lower() > max_bytes as u64 {
+        return too_large();
+    }
     let mut bytes = Vec::new();
     while let Some(data) = next_bytes(body, &mut pace).await? {
         if bytes.len() + data.len() > max_bytes {
-            let message = format!("a request body has at most {max_bytes} bytes");
-            return Err(Refusal::new(RefusalCode::TooLarge, message));
+            return too_large();
         }
         bytes.extend_from_slice(&data);
     }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use connito_chain::local::LocalChain;
@@ -20,7 +21,7 @@ use super::connections::Peer;
 use super::routes::nothing_here;
 use super::{Limits, MinimumRate};
 use crate::pace::Pace;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, RefusalCode};
 
 #[derive(Clone)]
 struct Door {
@@ -42,8 +43,12 @@ async fn answer(
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    if !peer.0.ip().to_canonical().is_loopback() || !is_local(request.headers()) {
+    if !peer.0.ip().to_canonical().is_loopback() || !is_local(request.uri(), request.headers()) {
         return Err(nothing_here(request).await);
+    }
+    if request.headers().contains_key(header::CONTENT_ENCODING) {
+        let message = "a question is sent as it is, in no encoding";
+        return Err(Refusal::new(RefusalCode::UnsupportedEncoding, message));
     }
     let mut body = request.into_body();
     let body = whole(&mut body, Pace::new(door.rate), MAX_BODY_BYTES).await?;
@@ -55,14 +60,22 @@ async fn answer(
     Ok(([(header::CONTENT_TYPE, "application/json")], answer).into_response())
 }
 
-/// Whether the request names this machine as its host, and no web page as its origin.
-fn is_local(headers: &HeaderMap) -> bool {
+/// Whether the request names this machine as its host, wherever it names one, and no web page as its
+/// origin.
+fn is_local(target: &Uri, headers: &HeaderMap) -> bool {
     if headers.contains_key(header::ORIGIN) {
         return false;
     }
-    let Some(Ok(host)) = headers.get(header::HOST).map(|host| host.to_str()) else {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return false;
     };
+    let target = target.authority().map(Authority::as_str);
+    host.to_str().is_ok_and(names_this_machine) && target.is_none_or(names_this_machine)
+}
+
+/// Whether a host, with or without its port, is this machine under the names that no name server gives.
+fn names_this_machine(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -82,7 +95,7 @@ mod tests {
             if let Some(origin) = origin {
                 headers.insert(header::ORIGIN, origin.parse().unwrap());
             }
-            is_local(&headers)
+            is_local(&Uri::from_static("/"), &headers)
         };
         for host in [
             "localhost",
@@ -98,6 +111,6 @@ mod tests {
         for host in ["rebound.example:9944", "127.0.0.1.example", "::1", ""] {
             assert!(!local(host, None), "{host}");
         }
-        assert!(!is_local(&HeaderMap::new()));
+        assert!(!is_local(&Uri::from_static("/"), &HeaderMap::new()));
     }
 }

@@ -1,7 +1,7 @@
 //! From a listener to answered requests: accepting, one task a connection, and stopping.
 //!
 //! Stopping is orderly: no new connections, idle ones closed, requests being answered given a while.
-//! Every task belongs to this loop and ends with it.
+//! Every connection belongs to this loop and ends with it.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

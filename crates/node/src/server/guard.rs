@@ -127,10 +127,13 @@ fn counted_as(address: IpAddr) -> IpAddr {
 /// The head's length as it came, up to the few bytes of separators.
 fn head_bytes(head: &Parts) -> usize {
     let target = head.uri.path_and_query().map_or(0, |t| t.as_str().len());
-    head.headers
-        .iter()
+    let authority = head.uri.authority().map_or(0, |a| a.as_str().len());
+    let headers = head.headers.iter();
+    headers
         .map(|(name, value)| name.as_str().len() + value.len() + 4)
         .sum::<usize>()
+        + head.method.as_str().len()
+        + authority
         + target
 }
 

@@ -149,7 +149,7 @@ pub(super) async fn nothing_here(request: Request) -> Refusal {
         RefusalCode::NotFound,
         format!(
             "no {} {} here",
-            request.method(),
+            shown(request.method().as_str()),
             shown(request.uri().path())
         ),
     )
@@ -164,12 +164,22 @@ async fn state(State(exposed): State<Exposed>, headers: HeaderMap) -> Result<Res
         return Err(Refusal::new(RefusalCode::NotFound, "there is no state yet"));
     };
     let tag = entity_tag(&manifest.id);
-    if headers.get(header::IF_NONE_MATCH) == Some(&tag) {
+    if remembers(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
     let octets = HeaderValue::from_static("application/octet-stream");
     let headers = [(header::ETAG, tag), (header::CONTENT_TYPE, octets)];
     Ok((headers, manifest.bytes).into_response())
+}
+
+/// Whether the client says that it holds what has this tag: one of many, weakly, or by a star.
+fn remembers(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    let lists = headers.get_all(header::IF_NONE_MATCH).iter();
+    let tags = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
+    tags.map(<[u8]>::trim_ascii).any(|remembered| {
+        let strong = remembered.strip_prefix(b"W/").unwrap_or(remembered);
+        strong == tag.as_bytes() || remembered == b"*"
+    })
 }
 
 async fn receipt(

@@ -1,12 +1,12 @@
 //! From a body to a blob: reserved before it is read, streamed to disk, hashed on the way.
 //!
-//! A body is never held in memory: it is written in pieces of a quarter mebibyte, off the async
-//! threads, and hashed twice as it passes, with BLAKE3 for its name and with SHA-256 for its
+//! A body is never held in memory: it is gathered into pieces of a quarter mebibyte, written off the
+//! async threads, and hashed twice as it passes, with BLAKE3 for its name and with SHA-256 for its
 //! signature. Nothing is stored unless both agree with what was declared. A body that stalls, ends
 //! early or outlives the upload window leaves nothing.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -31,18 +31,22 @@ const DRAINED_BYTES: usize = 1 << 20;
 /// And for how long: a round trip or two, after which the answer has been read.
 const DRAINED_FOR: Duration = Duration::from_secs(2);
 
-/// The room for uploads under way.
+/// The room for uploads under way: places in memory, bytes on the disk.
 #[derive(Debug)]
 pub(super) struct Room {
-    max_bytes: u64,
+    disk_reserve: u64,
     max_uploads: usize,
-    taken: Mutex<Taken>,
+    taken: Mutex<BTreeMap<Hotkey, Taken>>,
 }
 
-#[derive(Debug, Default)]
+/// What one upload takes up.
+#[derive(Debug)]
 struct Taken {
-    bytes: u64,
-    by: BTreeSet<Hotkey>,
+    blob: BlobId,
+    /// Declared and not written yet: the disk still counts these bytes as free.
+    bytes_to_come: u64,
+    /// Whether the store has the blob for no other reason than uploads that are under way.
+    brought: bool,
 }
 
 /// Room that one upload holds; given back when dropped.
@@ -50,54 +54,102 @@ struct Taken {
 pub(super) struct Reservation {
     room: Arc<Room>,
     hotkey: Hotkey,
-    bytes: u64,
 }
 
 impl Room {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
-            max_bytes: limits.upload_bytes_in_flight,
+            disk_reserve: limits.disk_reserve,
             max_uploads: limits.uploads_in_flight,
             taken: Mutex::default(),
         }
     }
 
-    /// Reserves what was declared. One upload of a hotkey at a time: a second one could only race
-    /// with the first for the same answer.
+    /// Reserves what was declared, on a disk with `free` bytes. One upload of a hotkey at a time: a
+    /// second one could only race with the first for the same answer.
     pub(super) fn reserve(
         self: &Arc<Self>,
         hotkey: Hotkey,
-        bytes: u64,
+        (blob, bytes): (BlobId, u64),
+        free: u64,
     ) -> Result<Reservation, Refusal> {
         // Spread, so that all who were turned away do not come back at once.
         let later = 2 + u64::from(hotkey.0[0] % 8);
-        let busy = |message| Refusal::new(RefusalCode::Busy, message).retry_after(later);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let total = taken.bytes.saturating_add(bytes);
-        if total > self.max_bytes || taken.by.len() >= self.max_uploads {
-            return Err(busy("too many uploads are under way"));
+        let busy = |message| Err(Refusal::new(RefusalCode::Busy, message).retry_after(later));
+        let mut taken = self.taken();
+        if taken.contains_key(&hotkey) {
+            return busy("an upload of this hotkey is under way");
         }
-        if !taken.by.insert(hotkey) {
-            return Err(busy("an upload of this hotkey is under way"));
+        if taken.len() >= self.max_uploads {
+            return busy("too many uploads are under way");
         }
-        taken.bytes = total;
+        let to_come = taken.values().map(|taken| taken.bytes_to_come);
+        let promised = to_come.fold(bytes, u64::saturating_add);
+        let needed = promised.checked_add(self.disk_reserve);
+        if needed.is_none_or(|needed| needed > free) {
+            tracing::warn!(target: "server::upload", free, promised, "no disk space for an upload");
+            return busy("there is no disk space for this upload");
+        }
+        taken.insert(
+            hotkey,
+            Taken {
+                blob,
+                bytes_to_come: bytes,
+                brought: false,
+            },
+        );
         Ok(Reservation {
             room: Arc::clone(self),
             hotkey,
-            bytes,
         })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, BTreeMap<Hotkey, Taken>> {
+        // The table is consistent between any two statements, so a poisoned lock is usable.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reservation {
+    /// Notes bytes that now lie on the disk.
+    fn wrote(&self, bytes: u64) {
+        if let Some(taken) = self.room.taken().get_mut(&self.hotkey) {
+            taken.bytes_to_come = taken.bytes_to_come.saturating_sub(bytes);
+        }
+    }
+
+    /// Notes that the store has the blob only since this upload.
+    pub(super) fn brought(&self) {
+        if let Some(taken) = self.room.taken().get_mut(&self.hotkey) {
+            taken.brought = true;
+        }
+    }
+
+    /// Removes what this upload has brought. If another one of the same bytes is under way, they may be
+    /// its own: then it answers for them. Blocks; under the lock, so that none begins meanwhile.
+    pub(super) fn remove_brought(&self, blobs: &DiskBlobs) -> Result<(), BlobError> {
+        let mut taken = self.room.taken();
+        let Some(own) = taken.get_mut(&self.hotkey).filter(|own| own.brought) else {
+            return Ok(());
+        };
+        own.brought = false;
+        let blob = own.blob;
+        let mut others = taken
+            .iter_mut()
+            .filter(|(hotkey, _)| **hotkey != self.hotkey);
+        match others.find(|(_, other)| other.blob == blob) {
+            Some((_, other)) => {
+                other.brought = true;
+                Ok(())
+            }
+            None => blobs.remove(&blob),
+        }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut taken = self
-            .room
-            .taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        taken.bytes -= self.bytes;
-        taken.by.remove(&self.hotkey);
+        self.room.taken().remove(&self.hotkey);
     }
 }
 
@@ -108,45 +160,54 @@ pub(super) struct Declared {
     pub(super) body_sha256: String,
 }
 
-/// Streams a body into the store and returns its length once it is stored durably.
+/// What came of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) bytes: u64,
+    /// Whether the store did not hold these bytes before.
+    pub(super) is_new: bool,
+}
+
+/// Streams a body into the store; returns once it is stored durably.
 ///
 /// `still_wanted` is asked before each piece, so that an upload ends with its window.
 pub(super) async fn take_body(
     blobs: DiskBlobs,
-    declared: Declared,
+    (declared, reservation): (&Declared, &Reservation),
     body: &mut Body,
     rate: MinimumRate,
     still_wanted: impl Fn() -> Result<(), Refusal>,
-) -> Result<u64, Refusal> {
+) -> Result<Stored, Refusal> {
     let mut pace = Pace::new(rate);
-    let mut intake = on_disk(move || Intake::new(&blobs)).await?;
-    let mut bytes = 0;
+    let mut intake = on_disk(move || Intake::new(blobs)).await?;
+    let mut piece = Vec::with_capacity(PIECE_BYTES);
     loop {
         still_wanted()?;
-        let (piece, ended) = next_piece(body, &mut pace).await?;
-        bytes += piece.iter().map(|part| part.len() as u64).sum::<u64>();
-        intake = on_disk(move || intake.write(&piece)).await?;
+        let ended = fill(&mut piece, body, &mut pace).await?;
+        let bytes = piece.len() as u64;
+        (intake, piece) = on_disk(move || intake.write(piece)).await?;
+        reservation.wrote(bytes);
         if ended {
             break;
         }
     }
     still_wanted()?;
-    blocking(move || intake.finish(&declared)).await??;
-    Ok(bytes)
+    let declared = declared.clone();
+    blocking(move || intake.finish(&declared)).await?
 }
 
-/// About [`PIECE_BYTES`] of the body, and whether it has ended.
-async fn next_piece(body: &mut Body, pace: &mut Pace) -> Result<(Vec<Bytes>, bool), Refusal> {
-    let mut piece = Vec::new();
-    let mut bytes = 0;
-    while bytes < PIECE_BYTES {
+/// Fills a piece with at least [`PIECE_BYTES`] of the body, or with its rest; says whether it has ended.
+///
+/// Bytes are copied: what the network hands over may be a byte in a buffer of many, and to keep
+/// thousands of those would cost far more than their length.
+async fn fill(piece: &mut Vec<u8>, body: &mut Body, pace: &mut Pace) -> Result<bool, Refusal> {
+    while piece.len() < PIECE_BYTES {
         let Some(data) = next_bytes(body, pace).await? else {
-            return Ok((piece, true));
+            return Ok(true);
         };
-        bytes += data.len();
-        piece.push(data);
+        piece.extend_from_slice(&data);
     }
-    Ok((piece, false))
+    Ok(false)
 }
 
 /// Takes a little more of a body that was refused, in the background and for a bounded time.
@@ -164,33 +225,42 @@ pub(super) fn drain(mut body: Body) {
 
 /// A body on its way to disk.
 struct Intake {
+    blobs: DiskBlobs,
     writer: BlobWriter,
     sha256: Sha256,
+    bytes: u64,
 }
 
 impl Intake {
-    fn new(blobs: &DiskBlobs) -> Result<Self, BlobError> {
+    fn new(blobs: DiskBlobs) -> Result<Self, BlobError> {
         Ok(Self {
             writer: blobs.writer()?,
+            blobs,
             sha256: Sha256::new(),
+            bytes: 0,
         })
     }
 
-    fn write(mut self, piece: &[Bytes]) -> Result<Self, BlobError> {
-        for part in piece {
-            self.sha256.update(part);
-            self.writer.write(part)?;
-        }
-        Ok(self)
+    /// Writes a piece and gives it back empty.
+    fn write(mut self, mut piece: Vec<u8>) -> Result<(Self, Vec<u8>), BlobError> {
+        self.sha256.update(&piece);
+        self.writer.write(&piece)?;
+        self.bytes += piece.len() as u64;
+        piece.clear();
+        Ok((self, piece))
     }
 
-    fn finish(self, declared: &Declared) -> Result<(), Refusal> {
+    fn finish(self, declared: &Declared) -> Result<Stored, Refusal> {
         if hex::encode(self.sha256.finalize()) != declared.body_sha256 {
             let message = "the body is not the one that was signed";
             return Err(Refusal::new(RefusalCode::BadSignature, message));
         }
+        let stored = Stored {
+            bytes: self.bytes,
+            is_new: !self.blobs.has(&declared.blob),
+        };
         match self.writer.finish_as(&declared.blob) {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(stored),
             Err(BlobError::OtherBytes { named, found }) => {
                 let message = format!("the body is blob {found}, not {named}");
                 Err(Refusal::new(RefusalCode::Malformed, message))
@@ -212,24 +282,74 @@ async fn on_disk<T: Send + 'static>(
 mod tests {
     use super::*;
 
+    fn hotkey(n: u8) -> Hotkey {
+        Hotkey([n; 32])
+    }
+
+    fn room(limits: Limits) -> Arc<Room> {
+        Arc::new(Room::new(&limits))
+    }
+
+    fn code(refused: Result<Reservation, Refusal>) -> RefusalCode {
+        let refusal = refused.unwrap_err();
+        assert!(refusal.retry_after.is_some(), "{refusal}");
+        refusal.code
+    }
+
     #[test]
-    fn room_is_reserved_once_a_hotkey_up_to_the_total_and_given_back() {
-        let room = Arc::new(Room::new(&Limits {
-            upload_bytes_in_flight: 100,
-            uploads_in_flight: 3,
+    fn places_are_given_once_a_hotkey_up_to_their_number_and_taken_back() {
+        let room = room(Limits {
+            uploads_in_flight: 2,
+            disk_reserve: 0,
             ..Limits::default()
-        }));
-        let hotkey = |n| Hotkey([n; 32]);
-        let first = room.reserve(hotkey(1), 60).unwrap();
-        assert!(room.reserve(hotkey(1), 1).is_err(), "one at a time");
-        let refusal = room.reserve(hotkey(2), 41).unwrap_err();
-        assert_eq!(refusal.code, RefusalCode::Busy);
-        assert!(refusal.retry_after.is_some());
-        let _second = room.reserve(hotkey(2), 40).unwrap();
-        let _third = room.reserve(hotkey(3), 0).unwrap();
-        assert!(room.reserve(hotkey(4), 0).is_err(), "three at a time");
+        });
+        let any = (BlobId([0; 32]), 1);
+        let first = room.reserve(hotkey(1), any, 100).unwrap();
+        assert_eq!(code(room.reserve(hotkey(1), any, 100)), RefusalCode::Busy);
+        let _second = room.reserve(hotkey(2), any, 100).unwrap();
+        assert_eq!(code(room.reserve(hotkey(3), any, 100)), RefusalCode::Busy);
         drop(first);
-        assert!(room.reserve(hotkey(4), 60).is_ok());
-        assert!(room.reserve(hotkey(5), u64::MAX).is_err());
+        assert!(room.reserve(hotkey(3), any, 100).is_ok());
+    }
+
+    /// What was promised to others is not free, whether or not it was written yet.
+    #[test]
+    fn the_disk_is_never_promised_beyond_its_reserve() {
+        let room = room(Limits {
+            disk_reserve: 50,
+            ..Limits::default()
+        });
+        let of = |bytes| (BlobId([0; 32]), bytes);
+        let first = room.reserve(hotkey(1), of(60), 150).unwrap();
+        assert_eq!(
+            code(room.reserve(hotkey(2), of(41), 150)),
+            RefusalCode::Busy
+        );
+        first.wrote(60);
+        assert_eq!(code(room.reserve(hotkey(2), of(41), 90)), RefusalCode::Busy);
+        let _second = room.reserve(hotkey(2), of(40), 90).unwrap();
+        let all = room.reserve(hotkey(3), of(u64::MAX), u64::MAX);
+        assert_eq!(code(all), RefusalCode::Busy);
+    }
+
+    /// What should not happen: an upload that is refused taking the bytes of one that is not decided, or
+    /// of somebody who had them before; or the last of several that were refused leaving them.
+    #[test]
+    fn stored_bytes_are_removed_by_the_last_upload_of_them_that_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = DiskBlobs::open(folder.path()).unwrap();
+        let blob = blobs.put(b"update").unwrap();
+        let room = room(Limits::default());
+        let reserve = |n| room.reserve(hotkey(n), (blob, 6), u64::MAX).unwrap();
+        reserve(1).remove_brought(&blobs).unwrap();
+        assert!(blobs.has(&blob), "it was here before");
+
+        let (first, second) = (reserve(1), reserve(2));
+        first.brought();
+        first.remove_brought(&blobs).unwrap();
+        assert!(blobs.has(&blob), "the second may be accepted");
+        drop(first);
+        second.remove_brought(&blobs).unwrap();
+        assert!(!blobs.has(&blob));
     }
 }

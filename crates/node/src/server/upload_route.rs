@@ -19,12 +19,12 @@ use tokio::time::Instant;
 
 use super::Limits;
 use super::rate::TokenBuckets;
-use super::routes::{Segments, parse_cycle, parse_segment};
+use super::routes::{Segments, blocking, parse_cycle, parse_segment, storage_trouble};
 use super::upload_auth::Gatekeeper;
 use super::upload_intake::{Declared, Reservation, Room, drain, take_body};
 use crate::blobs::DiskBlobs;
 use crate::refusal::{Refusal, RefusalCode, shown};
-use crate::upload::{Admission, Received, UploadWindow, Uploaded};
+use crate::upload::{Admission, Decision, Received, UploadWindow, Uploaded};
 
 /// How a role takes uploads.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ struct Admitted {
     hotkey: Hotkey,
     declared: Declared,
     /// Held until the driver has answered.
-    _reservation: Reservation,
+    reservation: Reservation,
 }
 
 /// The handler: a refused body is drained a little, so that the client gets to read why.
@@ -66,7 +66,11 @@ pub(super) async fn upload(
 ) -> Response {
     let (head, mut body) = request.into_parts();
     let answer = match desk.admit(&head, &cycle, &id).await {
-        Ok(admitted) => desk.receive(admitted, &mut body).await,
+        Ok(admitted) => {
+            let (answer, rest) = receive_to_the_end(desk, admitted, body).await;
+            body = rest;
+            answer
+        }
         Err(refusal) => Err(refusal),
     };
     match answer {
@@ -79,6 +83,26 @@ pub(super) async fn upload(
             refusal.into_response()
         }
     }
+}
+
+/// Takes an upload in a task of its own, of which there are no more than places for uploads.
+///
+/// A client that leaves ends its request wherever that stands. What is stored by then must be decided,
+/// and removed if it is refused, all the same: else whoever sends a body and leaves fills the disk.
+async fn receive_to_the_end(
+    desk: Arc<UploadDesk>,
+    admitted: Admitted,
+    mut body: Body,
+) -> (Result<Received, Refusal>, Body) {
+    let received = tokio::spawn(async move {
+        let answer = desk.receive(admitted, &mut body).await;
+        (answer, body)
+    });
+    received.await.unwrap_or_else(|error| {
+        tracing::error!(target: "server::upload", %error, "an upload ended early");
+        let message = "the server could not finish this request";
+        (Err(Refusal::new(RefusalCode::Busy, message)), Body::empty())
+    })
 }
 
 impl UploadDesk {
@@ -111,39 +135,69 @@ impl UploadDesk {
                 blob,
                 body_sha256: sender.body_sha256,
             },
-            _reservation: self.room.reserve(sender.hotkey, bytes)?,
+            reservation: self.reserve(sender.hotkey, (blob, bytes)).await?,
         })
+    }
+
+    async fn reserve(&self, hotkey: Hotkey, upload: (BlobId, u64)) -> Result<Reservation, Refusal> {
+        let blobs = self.blobs.clone();
+        let free = blocking(move || blobs.free_bytes()).await?;
+        let free = free.map_err(|error| storage_trouble(&error))?;
+        self.room.reserve(hotkey, upload, free)
     }
 
     /// The body, to disk; then the driver's decision.
     async fn receive(&self, upload: Admitted, body: &mut Body) -> Result<Received, Refusal> {
-        let Admitted { cycle, hotkey, .. } = upload;
-        let blob = upload.declared.blob;
+        let Admitted {
+            cycle,
+            hotkey,
+            declared,
+            reservation,
+        } = upload;
+        let blob = declared.blob;
         let blobs = self.blobs.clone();
         let rate = self.limits.minimum_rate;
-        let bytes = take_body(blobs, upload.declared, body, rate, || {
+        let stored = take_body(blobs, (&declared, &reservation), body, rate, || {
             self.check_window(cycle)
         })
         .await?;
-        tracing::debug!(target: "server::upload", %hotkey, %blob, bytes, "stored an upload");
+        if stored.is_new {
+            reservation.brought();
+        }
+        tracing::debug!(target: "server::upload", %hotkey, %blob, ?stored, "stored an upload");
 
         let (reply, answer) = oneshot::channel();
         let uploaded = Uploaded {
             hotkey,
             cycle,
             blob,
-            bytes,
+            bytes: stored.bytes,
             reply,
         };
         let stopping = || Refusal::new(RefusalCode::Busy, "the receiver is stopping");
         let sent = self.uploads.stored.send(uploaded).await;
         sent.map_err(|_| stopping())?;
-        answer.await.map_err(|_| stopping())??;
-        Ok(Received {
-            cycle,
-            hotkey,
-            blob,
-        })
+        match answer.await.map_err(|_| stopping())? {
+            Decision::Accepted => Ok(Received {
+                cycle,
+                hotkey,
+                blob,
+            }),
+            Decision::Refused(refusal) => {
+                self.remove(reservation).await;
+                Err(refusal)
+            }
+            Decision::RefusedButKept(refusal) => Err(refusal),
+        }
+    }
+
+    /// Gives the disk back what a refused upload took of it.
+    async fn remove(&self, reservation: Reservation) {
+        let blobs = self.blobs.clone();
+        let removed = blocking(move || reservation.remove_brought(&blobs)).await;
+        if let Ok(Err(error)) = removed {
+            storage_trouble(&error);
+        }
     }
 
     fn check_rate(&self, hotkey: Hotkey) -> Result<(), Refusal> {
@@ -201,6 +255,10 @@ fn declared_length(head: &Parts, max_bytes: u64) -> Result<u64, Refusal> {
         let encoding = shown(&String::from_utf8_lossy(encoding.as_bytes()));
         let message = format!("an update is sent as it is, not in encoding `{encoding}`");
         return Err(Refusal::new(RefusalCode::UnsupportedEncoding, message));
+    }
+    if head.headers.contains_key(header::CONTENT_RANGE) {
+        let message = "an update is sent whole, not in a `Content-Range`";
+        return Err(Refusal::new(RefusalCode::Malformed, message));
     }
     let missing = || Refusal::new(RefusalCode::LengthRequired, "`Content-Length` is required");
     if head.headers.contains_key(header::TRANSFER_ENCODING) {

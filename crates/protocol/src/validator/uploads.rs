@@ -84,6 +84,7 @@ impl Validator {
             (None, Uploads::Open) if !self.has_sealed(hotkey, cycle) => UploadAnswer::NotSealed,
             (None, Uploads::Open) => {
                 self.work.received.insert(hotkey, blob);
+                self.follower.library.add(blob);
                 UploadAnswer::Accepted
             }
         }

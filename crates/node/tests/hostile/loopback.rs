@@ -1,25 +1,35 @@
-//! Test support: a real server on a loopback port, with a driver that says yes, and raw requests to
-//! it that no well-behaved client would send.
+//! A real server on a loopback port, with a driver that says yes, and raw requests to it that no
+//! well-behaved client would send.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use connito_chain::btauth;
 use connito_chain::keys::{Keypair, Signer};
-use connito_protocol::ids::{BlobId, Block, Cycle, Hotkey};
+use connito_chain::local::{GenesisSpec, LocalChain};
+use connito_node::blobs::DiskBlobs;
+use connito_node::receipts::Receipts;
+use connito_node::server::{
+    Exposed, Health, Limits, MinimumRate, Served, StateManifest, Uploads, chain_router, routes,
+    serve,
+};
+use connito_node::upload::{Admission, BODY_HASH_HEADER, Decision, UploadWindow, Uploaded};
+use connito_protocol::ids::{BlobId, Block, Cycle, Hotkey, Netuid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::blobs::DiskBlobs;
-use crate::clock::now_ns;
-use crate::receipts::Receipts;
-use crate::server::{Exposed, Health, Limits, Served, StateManifest, Uploads, routes, serve};
-use crate::upload::{Admission, BODY_HASH_HEADER, UploadWindow, Uploaded};
-
+pub(crate) const MEBIBYTE: usize = 1 << 20;
 pub(crate) const CYCLE: Cycle = Cycle(7);
 pub(crate) const MAX_UPLOAD: u64 = 64 << 20;
+
+/// A server with its ordinary limits.
+pub(crate) async fn server() -> Loopback {
+    Loopback::start(Limits::default()).await
+}
 
 /// A server under test. Its uploads wait in `stored` until the test answers them.
 pub(crate) struct Loopback {
@@ -81,6 +91,7 @@ impl Loopback {
             },
             &limits,
         );
+        let router = router.merge(chain_router(chain(), &limits));
         let (address, stop, served) = begin(router, limits).await;
         Self {
             address,
@@ -114,6 +125,14 @@ impl Loopback {
         read_answer(self.send(request).await).await
     }
 
+    /// Sends bytes on a connection of their own and reads every answer until the server closes it.
+    pub(crate) async fn converse(&self, requests: &[u8]) -> Vec<Answer> {
+        let mut stream = self.send(requests).await;
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes).await;
+        split_answers(&bytes)
+    }
+
     /// `GET` of a path exactly as given.
     pub(crate) async fn get(&self, path: &str, headers: &str) -> Answer {
         let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
@@ -128,7 +147,7 @@ impl Loopback {
             admission.received.insert(uploaded.hotkey, uploaded.blob);
         });
         // The client may be gone; what was journalled counts all the same.
-        let _ = uploaded.reply.send(Ok(()));
+        let _ = uploaded.reply.send(Decision::Accepted);
         summary
     }
 
@@ -151,6 +170,11 @@ impl Loopback {
             extra: String::new(),
         }
     }
+}
+
+/// A chain at rest, for the route that asks it.
+fn chain() -> Arc<LocalChain> {
+    LocalChain::in_memory(GenesisSpec::new(Netuid(1), Hotkey([1; 32]))).unwrap()
 }
 
 /// Serves any router on a free port.
@@ -213,6 +237,14 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    fn new(head: &str, body: &[u8]) -> Self {
+        Self {
+            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+            head: head.to_owned(),
+            body: Bytes::copy_from_slice(body),
+        }
+    }
+
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap()
     }
@@ -220,35 +252,74 @@ impl Answer {
     /// Asserts a refusal in its full form.
     #[track_caller]
     pub(crate) fn assert_refused(&self, status: u16, code: &str) {
-        let body = String::from_utf8_lossy(&self.body);
+        let shown = &self.body[..self.body.len().min(300)];
+        let body = String::from_utf8_lossy(shown);
         assert_eq!(self.status, status, "{body}");
         assert_eq!(self.json()["code"], code, "{body}");
         assert!(self.json()["message"].is_string(), "{body}");
     }
 }
 
-/// Reads until the server closes, and takes the response apart.
+/// Reads a response to the end that it states, or to the end of the connection.
 pub(crate) async fn read_answer(mut stream: TcpStream) -> Answer {
     let mut bytes = Vec::new();
     // A server that refused a body may reset the connection after its answer; the answer counts.
-    let _ = stream.read_to_end(&mut bytes).await;
-    let end = bytes
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")
-        .unwrap_or_else(|| panic!("no response: {:?}", String::from_utf8_lossy(&bytes)));
-    let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let body = Bytes::from(bytes).slice(end + 4..);
-    Answer { status, head, body }
+    while !is_whole(&bytes) && matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {}
+    let shown = || String::from_utf8_lossy(&bytes).into_owned();
+    let (head, body) = split_head(&bytes).unwrap_or_else(|| panic!("no response: {:?}", shown()));
+    Answer::new(head, body)
+}
+
+/// Responses that follow each other, each as long as it says.
+fn split_answers(mut bytes: &[u8]) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    while let Some((head, rest)) = split_head(bytes) {
+        let (body, next) = rest.split_at(stated_length(head).unwrap_or(0));
+        answers.push(Answer::new(head, body));
+        bytes = next;
+    }
+    assert!(bytes.is_empty(), "{:?}", String::from_utf8_lossy(bytes));
+    answers
+}
+
+fn is_whole(bytes: &[u8]) -> bool {
+    let Some((head, body)) = split_head(bytes) else {
+        return false;
+    };
+    stated_length(head).is_some_and(|length| body.len() >= length)
+}
+
+fn stated_length(head: &str) -> Option<usize> {
+    let mut lines = head.lines();
+    lines.find_map(|line| line.strip_prefix("content-length: ")?.parse().ok())
+}
+
+fn split_head(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+    Some((
+        std::str::from_utf8(&bytes[..end]).unwrap(),
+        &bytes[end + 4..],
+    ))
+}
+
+/// Bytes of which no two mebibytes are equal.
+pub(crate) fn bytes(length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i * 13 + i / 811) as u8).collect()
+}
+
+/// Nanoseconds since 1970, for the age of signatures.
+fn now_ns() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(since_1970.as_nanos()).unwrap()
 }
 
 /// A limit small enough that a test meets it without waiting.
 pub(crate) fn impatient() -> Limits {
     Limits {
-        head_timeout: std::time::Duration::from_millis(50),
-        minimum_rate: crate::pace::MinimumRate {
+        head_timeout: Duration::from_millis(50),
+        minimum_rate: MinimumRate {
             bytes_per_second: 16 << 10,
-            window: std::time::Duration::from_millis(50),
+            window: Duration::from_millis(50),
         },
         ..Limits::default()
     }

@@ -1,4 +1,4 @@
-//! The client over loopback: mirrors that cut, lie, stall or are gone, and uploads.
+//! The client among mirrors that cut, lie, stall or are gone, and uploading to receivers that refuse.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -12,24 +12,21 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use connito_chain::keys::{Keypair, Signer};
-use connito_protocol::ids::Block;
+use connito_node::blobs::{DiskBlobs, Outline};
+use connito_node::client::{
+    BlobClient, ClientLimits, FetchError, SourceError, Upload, UploadError,
+};
+use connito_node::refusal::RefusalCode;
+use connito_node::server::{Health, Limits, MinimumRate};
+use connito_node::upload::{UploadAnswer, UploadWindow};
+use connito_protocol::ids::{BlobId, Block};
 use futures_util::stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 
-use super::*;
-use crate::blobs::Outline;
-use crate::loopback::{CYCLE, Loopback, begin};
-use crate::refusal::RefusalCode;
-use crate::server::Limits;
-use crate::upload::{UploadAnswer, UploadWindow};
+use crate::loopback::{CYCLE, Loopback, MEBIBYTE, begin, bytes};
 
-const MEBIBYTE: usize = 1 << 20;
 const NO_BOUND: u64 = 1 << 40;
-
-fn bytes(length: usize) -> Vec<u8> {
-    (0..length).map(|i| (i * 17 + i / 4099) as u8).collect()
-}
 
 /// A client with a store of its own, which a test may close and open again.
 struct Own {
@@ -389,7 +386,7 @@ async fn json_is_read_and_its_absence_is_no_error() {
     let own = Own::new();
     let client = own.client();
     let health = client
-        .get_json::<crate::server::Health>(&format!("{}/v1/health", server.url()))
+        .get_json::<Health>(&format!("{}/v1/health", server.url()))
         .await;
     assert_eq!(health.unwrap().unwrap().role, "validator");
     let nothing = client
