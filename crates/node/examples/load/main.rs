@@ -123,6 +123,7 @@ fn main() -> ExitCode {
 }
 
 /// The whole run; whether everything held.
+#[expect(clippy::print_stdout, reason = "the report is what the example is for")]
 async fn run(options: &Options) -> Outcome<bool> {
     let _folder = OwnFolder::create(&options.folder)?;
     let body = Arc::new(Body::new(options.bytes));

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::{Options, Outcome, network};
 
+#[expect(clippy::print_stdout, reason = "the parent reads the address")]
 pub(crate) async fn serve(options: &Options) -> Outcome<()> {
     let folder = options.folder.join("validator");
     // Closed again before the role opens it.

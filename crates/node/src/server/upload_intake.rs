@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use connito_protocol::ids::{BlobId, Hotkey};
 use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Limits;
 use super::body::next_bytes;
@@ -36,6 +38,8 @@ const DRAINED_FOR: Duration = Duration::from_secs(2);
 pub(super) struct Room {
     disk_reserve: u64,
     max_uploads: usize,
+    /// Pieces hashed and written at once: all cores but one, which is left to every other request.
+    writing: Semaphore,
     taken: Mutex<BTreeMap<Hotkey, Taken>>,
 }
 
@@ -61,6 +65,9 @@ impl Room {
         Self {
             disk_reserve: limits.disk_reserve,
             max_uploads: limits.uploads_in_flight,
+            writing: Semaphore::new(
+                available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1)),
+            ),
             taken: Mutex::default(),
         }
     }
@@ -111,6 +118,11 @@ impl Room {
 }
 
 impl Reservation {
+    /// Waits for this upload's turn to write a piece; `None` never comes, as the turns never close.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.room.writing.acquire().await.ok()
+    }
+
     /// Notes bytes that now lie on the disk.
     fn wrote(&self, bytes: u64) {
         if let Some(taken) = self.room.taken().get_mut(&self.hotkey) {
@@ -185,7 +197,9 @@ pub(super) async fn take_body(
         still_wanted()?;
         let ended = fill(&mut piece, body, &mut pace).await?;
         let bytes = piece.len() as u64;
+        let turn = reservation.turn().await;
         (intake, piece) = on_disk(move || intake.write(piece)).await?;
+        drop(turn);
         reservation.wrote(bytes);
         if ended {
             break;
