@@ -2,7 +2,8 @@
 //!
 //! * `multiply`: one micro-kernel over panels of 32 columns serves every product, forward and backward;
 //! * `transpose`, `widen`: matrices and stored weights brought into panels;
-//! * `vector`, `exponential`, `norm`: element-wise loops and reductions.
+//! * `vector`, `exponential`, `norm`: element-wise loops and reductions;
+//! * `streams`: the same over stored bytes, where everybody must get the same bits.
 //!
 //! Each is compiled for several instruction sets and takes the [`Level`] to use; `avx512`, `avx2`,
 //! `neon` and `portable` hold what is written by hand for one of them. Everything here is a safe
@@ -23,6 +24,7 @@ mod neon;
 mod norm;
 pub(crate) mod optimizer;
 mod portable;
+pub(crate) mod streams;
 #[cfg(test)]
 mod tests;
 mod transpose;

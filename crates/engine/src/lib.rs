@@ -22,6 +22,7 @@ pub mod data;
 pub mod device;
 pub mod element;
 pub mod error;
+pub mod exact;
 pub mod formula;
 mod kernels;
 pub mod memory;
@@ -37,6 +38,8 @@ pub mod trainer;
 
 pub use config::ModelConfig;
 pub use error::EngineError;
+pub use exact::Exact;
+pub use kernels::mapped_file::MappedFile;
 pub use memory::MemoryPlan;
 pub use model::{Holding, Model, Residency, SequenceLoss};
 pub use names::{SwiGlu, expert_parameter_names, parse_expert_name};

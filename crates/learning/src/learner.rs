@@ -1,5 +1,5 @@
-//! The tensor work of every role: train (`learner/training.rs`), score, merge (P-17 to P-24, P-30 to
-//! P-32).
+//! The tensor work of every role: train (`learner/training.rs`), score, merge, follow by recomputing
+//! (`learner/advance.rs`; P-17 to P-24, P-30 to P-32, P-37).
 //!
 //! Inputs are a job, which only names things, and the blob store, which holds them. Outputs are blobs
 //! and numbers. A learner keeps the last state that it loaded, so that a cycle's jobs do not read it
@@ -7,6 +7,7 @@
 //! before: many updates of one group are scored without installing the base in between. It knows no
 //! chain, no clock and no peer; "now" is a block that it is told.
 
+mod advance;
 mod training;
 
 use std::collections::btree_map::Entry;
@@ -19,15 +20,14 @@ use connito_protocol::job::{
 };
 use connito_protocol::manifest::{Document, Domain, GroupState, StateManifest, TaskManifest};
 use connito_protocol::reason::ReasonCode;
-use connito_protocol::rules::Codec;
 use connito_protocol::scoring::{self, SequenceLoss, Unmeasured, mean_loss};
 
-use crate::aggregate::{Accepted, Outer, damped, outer_step, reference_norm};
 use crate::backend::{Backend, BackendError, FixedParts};
 use crate::copies::{Examined, Originals};
 use crate::selection::SelectionError;
 use crate::shard::{Layout, Shard};
 use crate::store::{BlobStore, StoreError};
+use crate::succession::{Succession, SuccessionError};
 use crate::update;
 use crate::wire::{self, Rejection};
 
@@ -76,6 +76,19 @@ struct State {
     shards: BTreeMap<GroupId, Shard>,
 }
 
+impl From<SuccessionError> for JobError {
+    fn from(error: SuccessionError) -> Self {
+        match error {
+            SuccessionError::Store(error) => Self::Store(error),
+            SuccessionError::Unusable {
+                what,
+                id,
+                rejection,
+            } => unusable(what, id, &rejection),
+        }
+    }
+}
+
 /// Why a job has no result.
 #[derive(Debug, thiserror::Error)]
 enum JobError {
@@ -107,6 +120,7 @@ impl<S: BlobStore, B: Backend> Learner for StateLearner<S, B> {
             Job::Train(job) => self.train(job, head),
             Job::Score(job) => self.score(job, head),
             Job::Merge(job) => self.merge(job),
+            Job::Advance(job) => self.advance(job),
         };
         result.unwrap_or_else(|error| Outcome::Failed {
             cycle: job.cycle(),
@@ -161,9 +175,7 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         if self.state.as_ref().is_some_and(complete) {
             return self.restore(|_| true);
         }
-        let id = state.manifest_blob();
-        let manifest = StateManifest::from_bytes(&self.store.read(id)?)
-            .map_err(|error| unusable("state manifest", id, &error))?;
+        let manifest = self.state_manifest(state)?;
         // Until all of it is installed, the backend holds parts of two states.
         self.state = None;
         self.displaced.clear();
@@ -181,6 +193,12 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             shards,
         });
         Ok(())
+    }
+
+    fn state_manifest(&self, state: StateId) -> Result<StateManifest, JobError> {
+        let id = state.manifest_blob();
+        StateManifest::from_bytes(&self.store.read(id)?)
+            .map_err(|error| unusable("state manifest", id, &error))
     }
 
     fn load_task(&mut self, id: BlobId) -> Result<(), JobError> {
@@ -425,7 +443,10 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             fallback.push(kept);
         }
         let measured = self.losses_on(&pools, &job.seed)?;
-        let finite = candidate.iter().all(|group| self.reads_back(group));
+        let mut finite = true;
+        for group in &candidate {
+            finite &= self.reads_back(group)?;
+        }
         Ok(Outcome::Merged(Merged {
             cycle: job.cycle,
             candidate,
@@ -442,58 +463,43 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         group: &GroupState,
         accepted: &[Weighted],
     ) -> Result<(GroupState, GroupState), JobError> {
-        let own: Vec<&Weighted> = accepted.iter().filter(|a| a.group == group.group).collect();
+        let own: Vec<(BlobId, f64)> = accepted
+            .iter()
+            .filter(|accepted| accepted.group == group.group)
+            .map(|accepted| (accepted.update, accepted.weight))
+            .collect();
         if own.is_empty() {
             return Ok((group.clone(), group.clone()));
         }
-        let layout = self.layout(group.group)?.clone();
-        let momentum = match group.momentum {
-            Some(blob) => self.read_shard(group.group, blob)?,
-            None => Shard::zeros(&layout),
-        };
-        let mut updates = Vec::new();
-        for weighted in &own {
-            let bytes = self.store.read(weighted.update)?;
-            let update = update::read(&bytes, &layout)
-                .map_err(|error| unusable("accepted update", weighted.update, &error))?;
-            updates.push((update, weighted.weight));
-        }
-        let accepted: Vec<_> = updates
-            .iter()
-            .map(|(update, weight)| Accepted {
-                update,
-                weight: *weight,
-            })
-            .collect();
-        let before = Outer {
-            parameters: self.base(group.group)?.clone(),
-            momentum,
-        };
-        let after = outer_step(&before, &accepted, &self.manifest().rules.outer);
+        let succession = self.succession(group.group)?;
+        let candidate = succession.merged(group, &own)?;
+        let fallback = succession.damped(group)?;
+        let shard = self.read_shard(group.group, candidate.shard);
         self.displaced.insert(group.group);
-        self.backend.install(&after.parameters)?;
-        let write = |shard: &Shard| self.store.write(&wire::encode(shard, Codec::F32));
-        let candidate = GroupState {
-            group: group.group,
-            shard: write(&after.parameters)?,
-            momentum: Some(write(&after.momentum)?),
-            reference_norm: reference_norm(&accepted),
-        };
-        let fallback = GroupState {
-            momentum: group
-                .momentum
-                .map(|_| write(&damped(&before.momentum)))
-                .transpose()?,
-            ..group.clone()
-        };
+        // What does not read back is not installed, and fails the gate.
+        if let Ok(shard) = shard {
+            self.backend.install(&shard)?;
+        }
         Ok((candidate, fallback))
     }
 
+    fn succession(&self, group: GroupId) -> Result<Succession<'_>, JobError> {
+        Ok(Succession {
+            store: &self.store,
+            layout: self.layout(group)?,
+            rules: &self.manifest().rules.outer,
+        })
+    }
+
     /// Whether everybody will be able to read a group's new bytes.
-    fn reads_back(&self, group: &GroupState) -> bool {
-        let blobs = std::iter::once(group.shard).chain(group.momentum);
-        let mut read = blobs.map(|blob| self.read_shard(group.group, blob));
-        read.all(|shard| shard.is_ok())
+    fn reads_back(&self, group: &GroupState) -> Result<bool, JobError> {
+        let layout = self.layout(group.group)?;
+        for id in std::iter::once(group.shard).chain(group.momentum) {
+            if wire::open_shard(&self.store.open(id)?, layout).is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Puts back the loaded state's shards of the displaced groups that are `wanted`.

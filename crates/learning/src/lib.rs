@@ -25,6 +25,7 @@ pub mod learner;
 pub mod selection;
 pub mod shard;
 pub mod store;
+pub mod succession;
 pub mod task;
 pub mod toy;
 pub mod update;

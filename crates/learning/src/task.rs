@@ -223,26 +223,42 @@ pub fn join(
     state: &StateManifest,
     store: &dyn BlobStore,
 ) -> Result<Model, TaskBlobsError> {
-    let json = store.read(task.model.config)?;
-    let config = std::str::from_utf8(&json)
-        .map_err(|error| unusable("config.json", task.model.config, &error))
-        .and_then(|json| {
-            ModelConfig::from_json(json)
-                .map_err(|error| unusable("config.json", task.model.config, &error))
-        })?;
+    let config = read_config(task, store)?;
     let backbone = backbone_layout(&config);
     let mut tensors: BTreeMap<String, Tensor> =
         read_tensors(store, ("backbone", task.model.backbone), &backbone)?.0;
     let expected = Model::expected_tensors(&config);
     for (mapping, group) in task.groups.iter().zip(&state.groups) {
-        let layout = mapping
-            .param_keys
-            .iter()
-            .filter_map(|key| Some((key.clone(), expected.get(key)?.clone())))
-            .collect();
+        let layout = layout(mapping, &expected);
         tensors.extend(read_tensors(store, ("shard", group.shard), &layout)?.0);
     }
     Model::from_tensors(&config, &tensors).map_err(TaskBlobsError::Model)
+}
+
+/// Names and shapes of every group's tensors, from the model's configuration alone.
+///
+/// # Errors
+/// The configuration is not in the store or not one of a model.
+pub fn layouts(
+    task: &TaskManifest,
+    store: &dyn BlobStore,
+) -> Result<BTreeMap<GroupId, Layout>, TaskBlobsError> {
+    let expected = Model::expected_tensors(&read_config(task, store)?);
+    let groups = task.groups.iter();
+    let layouts = groups.map(|mapping| (mapping.group_id, layout(mapping, &expected)));
+    Ok(layouts.collect())
+}
+
+fn layout(mapping: &ExpertMapping, expected: &Layout) -> Layout {
+    let shape = |key: &String| Some((key.clone(), expected.get(key)?.clone()));
+    mapping.param_keys.iter().filter_map(shape).collect()
+}
+
+fn read_config(task: &TaskManifest, store: &dyn BlobStore) -> Result<ModelConfig, TaskBlobsError> {
+    let id = task.model.config;
+    let json = store.read(id)?;
+    let text = std::str::from_utf8(&json).map_err(|error| unusable("config.json", id, &error))?;
+    ModelConfig::from_json(text).map_err(|error| unusable("config.json", id, &error))
 }
 
 fn read_tensors(

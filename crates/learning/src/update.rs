@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use connito_protocol::reason::ReasonCode;
 
 use crate::shard::{Layout, Shard};
-use crate::wire::{self, Rejection};
+use crate::wire::{self, Encoded, Rejection};
 
 /// Reads an update of a group. Tensors that it does not list are zero.
 ///
@@ -16,24 +16,39 @@ use crate::wire::{self, Rejection};
 /// Anything that [`wire::decode`] refuses, and an expert with only some of its tensors.
 pub fn read(bytes: &[u8], layout: &Layout) -> Result<Shard, Rejection> {
     let (_, update) = wire::decode(bytes, layout)?;
-    complete_experts(&update, layout)?;
+    let names: Vec<&str> = update.0.keys().map(String::as_str).collect();
+    complete_experts(&names, layout)?;
+    Ok(update)
+}
+
+/// Opens an update of a group, to be read where it lies. Refuses what [`read`] refuses.
+///
+/// # Errors
+/// As for [`read`].
+pub fn open<'a>(bytes: &'a [u8], layout: &Layout) -> Result<Encoded<'a>, Rejection> {
+    let update = Encoded::open(bytes, layout)?;
+    complete_experts(&update.names().collect::<Vec<_>>(), layout)?;
     Ok(update)
 }
 
 /// An expert that is listed carries all of its tensors. Tensors of one expert share all of
 /// their name but its last two parts.
-fn complete_experts(update: &Shard, layout: &Layout) -> Result<(), Rejection> {
-    let expert = |name: &str| name.rsplitn(3, '.').nth(2).unwrap_or(name).to_owned();
-    let listed: BTreeSet<String> = update.0.keys().map(|name| expert(name)).collect();
+fn complete_experts(names: &[&str], layout: &Layout) -> Result<(), Rejection> {
+    let names: BTreeSet<&str> = names.iter().copied().collect();
+    let listed: BTreeSet<&str> = names.iter().map(|name| expert_of(name)).collect();
     let missing = layout
         .keys()
-        .find(|name| listed.contains(&expert(name)) && !update.0.contains_key(*name));
+        .find(|name| listed.contains(expert_of(name.as_str())) && !names.contains(name.as_str()));
     missing.map_or(Ok(()), |name| {
         Err(Rejection {
             code: ReasonCode::MissingTensor,
             detail: format!("{name} is missing while its expert is listed"),
         })
     })
+}
+
+fn expert_of(name: &str) -> &str {
+    name.rsplitn(3, '.').nth(2).unwrap_or(name)
 }
 
 #[cfg(test)]

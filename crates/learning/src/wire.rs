@@ -20,7 +20,7 @@ use connito_protocol::reason::ReasonCode;
 use connito_protocol::rules::Codec;
 
 use crate::shard::{Layout, Shard};
-use encoded::{CHUNK, Encoded};
+pub use encoded::{CHUNK, Encoded, EncodedTensor};
 
 /// Why bytes are not the tensors that were expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +63,14 @@ pub fn encode(shard: &Shard, codec: Codec) -> Vec<u8> {
 /// # Errors
 /// Any departure from what [`encode`] writes for this layout; names the tensor or the bound.
 pub fn decode_shard(bytes: &[u8], layout: &Layout) -> Result<Shard, Rejection> {
+    open_shard(bytes, layout).map(|file| read_all(&file, layout))
+}
+
+/// Opens a complete shard in f32, to be read where it lies. Refuses what [`decode_shard`] refuses.
+///
+/// # Errors
+/// As for [`decode_shard`].
+pub fn open_shard<'a>(bytes: &'a [u8], layout: &Layout) -> Result<Encoded<'a>, Rejection> {
     let file = Encoded::open(bytes, layout)?;
     if file.codec() != Codec::F32 {
         return Err(refuse(ReasonCode::WrongDtype, "a state is stored in f32"));
@@ -71,7 +79,13 @@ pub fn decode_shard(bytes: &[u8], layout: &Layout) -> Result<Shard, Rejection> {
         let detail = format!("{name} is missing");
         return Err(refuse(ReasonCode::MissingTensor, detail));
     }
-    Ok(read_all(&file, layout))
+    Ok(file)
+}
+
+/// What a shard's bytes begin with: the values follow, tensor by tensor, in the order of the names.
+#[must_use]
+pub fn shard_header(layout: &Layout) -> Vec<u8> {
+    header::write(layout, Codec::F32)
 }
 
 /// Decodes tensors of a layout, possibly not all of them, in whichever codec they are in. Subnormal

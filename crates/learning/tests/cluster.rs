@@ -7,6 +7,8 @@
     reason = "a harness that fails to build its network has failed"
 )]
 
+#[path = "cluster/advance.rs"]
+mod advance;
 #[path = "cluster/feedback.rs"]
 mod feedback;
 #[path = "cluster/network.rs"]

@@ -14,13 +14,13 @@ use std::sync::Arc;
 use connito_chain::Chain;
 use connito_chain::keys::Keypair;
 use connito_learning::Learner;
-use connito_learning::store::{BlobStore, StoreError};
+use connito_learning::store::{Blob, BlobSink, BlobStore, StoreError};
 use connito_protocol::ids::{BlobId, Cycle};
 use connito_protocol::machine::{Character, Role, Step};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use crate::blobs::{BlobError, DiskBlobs};
+use crate::blobs::{BlobError, BlobWriter, DiskBlobs};
 use crate::chain_link::sentence;
 use crate::client::{BlobClient, ClientLimits};
 use crate::driver::{Driver, DriverError, Ports, Views};
@@ -65,13 +65,41 @@ pub enum RoleError {
 }
 
 impl BlobStore for DiskBlobs {
+    fn has(&self, id: BlobId) -> bool {
+        Self::has(self, &id)
+    }
+
     fn read(&self, id: BlobId) -> Result<Vec<u8>, StoreError> {
         self.get(&id).map_err(|error| StoreError(sentence(&error)))
+    }
+
+    fn open(&self, id: BlobId) -> Result<Blob, StoreError> {
+        let mapped = self.map(&id);
+        mapped
+            .map(Blob::from)
+            .map_err(|error| StoreError(sentence(&error)))
     }
 
     fn write(&self, bytes: &[u8]) -> Result<BlobId, StoreError> {
         self.put(bytes)
             .map_err(|error| StoreError(sentence(&error)))
+    }
+
+    fn create(&self) -> Result<Box<dyn BlobSink + '_>, StoreError> {
+        let writer = self.writer();
+        writer
+            .map(|writer| Box::new(writer) as Box<dyn BlobSink>)
+            .map_err(|error| StoreError(sentence(&error)))
+    }
+}
+
+impl BlobSink for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        Self::write(self, bytes).map_err(|error| StoreError(sentence(&error)))
+    }
+
+    fn finish(self: Box<Self>) -> Result<BlobId, StoreError> {
+        Self::finish(*self).map_err(|error| StoreError(sentence(&error)))
     }
 }
 

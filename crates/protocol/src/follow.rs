@@ -15,7 +15,7 @@ use crate::job::Candidate;
 use crate::library::Library;
 use crate::manifest::{Document, StateManifest, TaskManifest};
 use crate::rewards::History;
-use crate::round::{Known, Round};
+use crate::round::{Known, Round, votes};
 use crate::schedule::{Moment, Schedule, Window};
 use crate::snapshot::{Endpoint, Snapshot, Voter};
 use crate::submission::Network;
@@ -432,19 +432,8 @@ impl Follower {
     /// Counts the votes as of the cycle's last block.
     fn conclude(&mut self, snapshot: &Snapshot, cycle: Cycle, effects: &mut Effects) {
         let Some(task) = &self.task else { return };
-        let opens = task.schedule.opens(cycle, Window::Vote);
         let voters = snapshot.voters();
-        let votes: Vec<(Voter, Vote)> = voters
-            .iter()
-            .filter_map(|voter| match snapshot.announcement(voter.hotkey)? {
-                (record, Announcement::Voted(vote))
-                    if record.block >= opens && vote.cycle == cycle =>
-                {
-                    Some((*voter, vote))
-                }
-                _ => None,
-            })
-            .collect();
+        let votes = votes(snapshot, &task.schedule, cycle);
         let tally = tally(&votes, voters);
         if let Some(tally) = tally {
             self.older.extend(self.canonical);

@@ -21,6 +21,8 @@ pub enum Job {
     Score(ScoreJob),
     /// Merge the accepted updates, and measure the result against the incumbent.
     Merge(MergeJob),
+    /// Take the step from one canonical state to the next once more.
+    Advance(AdvanceJob),
 }
 
 impl Job {
@@ -31,6 +33,7 @@ impl Job {
             Self::Train(job) => job.cycle,
             Self::Score(job) => job.cycle,
             Self::Merge(job) => job.cycle,
+            Self::Advance(job) => job.cycle,
         }
     }
 }
@@ -89,6 +92,19 @@ pub struct MergeJob {
     pub accepted: Vec<Weighted>,
 }
 
+/// Recomputing a state from the one before it and the updates that its manifest names (P-37).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdvanceJob {
+    /// In which cycle.
+    pub cycle: Cycle,
+    /// The task under which the step was taken.
+    pub task: BlobId,
+    /// The state that is here.
+    pub from: StateId,
+    /// The state that follows from it.
+    pub to: StateId,
+}
+
 /// An update and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
@@ -126,6 +142,15 @@ pub enum Outcome {
     },
     /// Updates were merged.
     Merged(Merged),
+    /// A state, or a part of it, was recomputed.
+    Advanced {
+        /// In which cycle.
+        cycle: Cycle,
+        /// The state.
+        to: StateId,
+        /// Blobs of the state that are now in the store. What is missing of it must be fetched.
+        written: Vec<BlobId>,
+    },
     /// The job ended without a result, through no fault of an update.
     Failed {
         /// For which cycle.

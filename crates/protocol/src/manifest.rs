@@ -4,7 +4,7 @@
 //! BLAKE3 hash; reading refuses any other spelling of the same facts, so that one document has one
 //! name. They hold names of blobs, never tensors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -144,6 +144,8 @@ pub struct CycleArchive {
     pub seals: BTreeMap<Hotkey, Record>,
     /// Records of the reveal window.
     pub reveals: BTreeMap<Hotkey, Record>,
+    /// Who of those that sealed was not registered any more as of the last block of the reveal window.
+    pub unregistered: BTreeSet<Hotkey>,
     /// Records of the score window.
     pub reports: BTreeMap<Hotkey, Record>,
 }

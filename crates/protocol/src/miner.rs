@@ -94,7 +94,13 @@ impl Miner {
                 cause: cause.clone(),
             }),
             // Another job's outcome: the process restarted and both runs finished.
-            (Outcome::Trained(_) | Outcome::Scored { .. } | Outcome::Merged(_), _) => {}
+            (
+                Outcome::Trained(_)
+                | Outcome::Scored { .. }
+                | Outcome::Merged(_)
+                | Outcome::Advanced { .. },
+                _,
+            ) => {}
         }
     }
 

@@ -4,17 +4,17 @@
 //! the seed at the first block after uploads close, verdicts at the last block of the score window.
 //! What a record says at any other time does not matter, so all observers hold the same round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::announcement::Announcement;
+use crate::announcement::{Announcement, Vote};
 use crate::consensus::{self, Reported, Verdict};
 use crate::ids::{BlobId, Cycle, GroupId, Hotkey, StateId};
-use crate::manifest::{BlockRef, CycleArchive};
+use crate::manifest::{BlockRef, CycleArchive, MergedUpdate};
 use crate::report::ScoreReport;
 use crate::rewards::{CycleRewards, cycle_rewards};
 use crate::schedule::{Schedule, Window};
-use crate::snapshot::{Record, Snapshot};
+use crate::snapshot::{Record, Snapshot, Voter};
 use crate::submission::{self, Expected, Network, Submission};
 
 /// What has been observed of a cycle so far.
@@ -38,6 +38,7 @@ pub(crate) struct Commits {
     revealed: BlockRef,
     seals: BTreeMap<Hotkey, Record>,
     reveals: BTreeMap<Hotkey, Record>,
+    unregistered: BTreeSet<Hotkey>,
     pub(crate) submissions: Vec<Submission>,
 }
 
@@ -66,6 +67,17 @@ impl Judgement {
     pub(crate) fn accepted(&self) -> impl Iterator<Item = (&Verdict, BlobId)> {
         let weighty = self.verdicts.iter().filter(|verdict| verdict.weight > 0.0);
         weighty.filter_map(|verdict| Some((verdict, verdict.update?)))
+    }
+
+    /// What the state that follows says it merged.
+    pub(crate) fn merged(&self) -> Vec<MergedUpdate> {
+        let merged = |(verdict, update): (&Verdict, BlobId)| MergedUpdate {
+            group: verdict.group,
+            hotkey: verdict.hotkey,
+            update,
+            weight: verdict.weight,
+        };
+        self.accepted().map(merged).collect()
     }
 }
 
@@ -126,6 +138,11 @@ impl Round {
             revealed: block_ref(revealed),
             seals: of_submitters(&sealed.records),
             reveals: of_submitters(&revealed.records),
+            unregistered: submissions
+                .iter()
+                .map(|submission| submission.hotkey)
+                .filter(|hotkey| revealed.participant(*hotkey).is_none())
+                .collect(),
             submissions,
         })
     }
@@ -176,10 +193,23 @@ impl Round {
                 voters: voters.to_vec(),
                 seals: commits.seals.clone(),
                 reveals: commits.reveals.clone(),
+                unregistered: commits.unregistered.clone(),
                 reports: records,
             },
         })
     }
+}
+
+/// The votes that count, as of the last block of the vote window (P-14, P-33).
+pub(crate) fn votes(snapshot: &Snapshot, schedule: &Schedule, cycle: Cycle) -> Vec<(Voter, Vote)> {
+    let opens = schedule.opens(cycle, Window::Vote);
+    let voted = |voter: &Voter| match snapshot.announcement(voter.hotkey)? {
+        (record, Announcement::Voted(vote)) if record.block >= opens && vote.cycle == cycle => {
+            Some((*voter, vote))
+        }
+        _ => None,
+    };
+    snapshot.voters().iter().filter_map(voted).collect()
 }
 
 fn block_ref(snapshot: &Snapshot) -> BlockRef {

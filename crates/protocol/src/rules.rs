@@ -183,6 +183,9 @@ pub struct OuterRules {
     pub learning_rate: f32,
     /// μ.
     pub momentum: f32,
+    /// κ: the part of the reference norm, spread evenly over the group's values, below which no tensor
+    /// of an update is clipped.
+    pub clip_floor: f64,
 }
 
 /// How weights become rewards (P-40, P-41).
@@ -236,6 +239,7 @@ impl Default for Rules {
             outer: OuterRules {
                 learning_rate: 0.7,
                 momentum: 0.9,
+                clip_floor: 0.25,
             },
             rewards: RewardRules {
                 history: 0.5,
@@ -369,6 +373,7 @@ impl Rules {
             0.0,
             most_momentum.into(),
         )?;
+        in_range("outer.clip_floor", self.outer.clip_floor, 0.0, 1.0)?;
         in_range("rewards.history", rewards.history, 0.0, 0.999)?;
         in_range(
             "rewards.unscored_grace",

@@ -172,7 +172,13 @@ impl Validator {
                 });
             }
             // A result for a cycle that has passed.
-            (Outcome::Trained(_) | Outcome::Scored { .. } | Outcome::Merged(_), _) => {}
+            (
+                Outcome::Trained(_)
+                | Outcome::Scored { .. }
+                | Outcome::Merged(_)
+                | Outcome::Advanced { .. },
+                _,
+            ) => {}
         }
     }
 

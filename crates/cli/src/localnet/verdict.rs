@@ -298,7 +298,10 @@ fn merged_again(
     let outcome = judge.learner().run(&job, &Default::default);
     Ok(match outcome {
         Outcome::Merged(merged) => Some(merged),
-        Outcome::Trained(_) | Outcome::Scored { .. } | Outcome::Failed { .. } => None,
+        Outcome::Trained(_)
+        | Outcome::Scored { .. }
+        | Outcome::Advanced { .. }
+        | Outcome::Failed { .. } => None,
     })
 }
 

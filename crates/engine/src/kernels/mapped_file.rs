@@ -11,11 +11,14 @@ use memmap2::{Advice, Mmap};
 
 /// A mapped file that is only read.
 #[derive(Debug)]
-pub(crate) struct MappedFile(Mmap);
+pub struct MappedFile(Mmap);
 
 impl MappedFile {
     /// Maps an ordinary file.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// There is none under this path, it is something else than a file, or the system cannot map it.
+    pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         if !file.metadata()?.is_file() {
             let message = "this is not an ordinary file";
@@ -37,7 +40,22 @@ impl MappedFile {
         Ok(Self(map))
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// Lets go of the pages that were read so far; they are read again where they are touched again.
+    /// Without this a file that was read once counts as this process's memory to its end.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        #[expect(
+            unsafe_code,
+            reason = "the advice is unsafe for memory that can be written"
+        )]
+        // SAFETY: the mapping is shared with a file and never written, so dropping its pages loses
+        // nothing: they come back with the same bytes.
+        let _ = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+    }
+
+    /// The file's bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 }

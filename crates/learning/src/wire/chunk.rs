@@ -73,13 +73,6 @@ pub(super) fn tensor_bytes(codec: Codec, values: usize) -> usize {
     values / CHUNK * rules.bytes(CHUNK) + last
 }
 
-/// A subnormal number becomes zero: some processors compute with them a hundred times slower, and some
-/// not at all.
-#[inline]
-fn flush(value: f32) -> f32 {
-    if value.is_subnormal() { 0.0 } else { value }
-}
-
 /// The upper half of the bits, rounded to nearest, ties to even. A value that is not a number stays
 /// one.
 #[inline]

@@ -458,6 +458,12 @@ impl Network {
         );
     }
 
+    /// What is left for someone who was not there: the task, every block, and everybody's blobs.
+    pub(crate) fn left_behind(&self) -> (BlobId, &[Snapshot], Vec<Arc<MemoryStore>>) {
+        let stores = self.nodes.values().map(|node| Arc::clone(&node.store));
+        (self.task, &self.history, stores.collect())
+    }
+
     pub(crate) fn canonical(&self) -> StateId {
         let node = &self.nodes[&Who::Validator(0)];
         node.machine.as_ref().unwrap().canonical().unwrap()

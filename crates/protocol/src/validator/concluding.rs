@@ -9,7 +9,7 @@ use crate::announcement::{Announcement, Vote};
 use crate::event::{Effect, Effects, Milestone};
 use crate::ids::{BlobId, Uid};
 use crate::job::{Job, MergeJob, Merged, Weighted};
-use crate::manifest::{Document, MergedUpdate, StateManifest};
+use crate::manifest::{Document, StateManifest};
 use crate::seed::{Draw, seed};
 
 impl Validator {
@@ -42,19 +42,13 @@ impl Validator {
     fn successors(&self, merged: &Merged) -> Option<(StateManifest, StateManifest)> {
         let judgement = self.judgement()?;
         let (base, _) = self.follower.base()?;
-        let updates = judgement.accepted().map(|(verdict, update)| MergedUpdate {
-            group: verdict.group,
-            hotkey: verdict.hotkey,
-            update,
-            weight: verdict.weight,
-        });
         let candidate = StateManifest {
             format: StateManifest::FORMAT,
             cycle: merged.cycle.next(),
             parent: Some(base),
             archive: Some(BlobId::of(&judgement.archive.to_bytes())),
             groups: merged.candidate.clone(),
-            merged: updates.collect(),
+            merged: judgement.merged(),
         };
         let fallback = StateManifest {
             groups: merged.fallback.clone(),

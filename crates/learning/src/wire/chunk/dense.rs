@@ -1,6 +1,8 @@
 //! Every value by itself: `f32` exactly, `bf16` as the upper half of its bits.
 
-use super::{ChunkRules, Fault, NOT_FINITE, flush, from_bf16, to_bf16};
+use connito_engine::Exact;
+
+use super::{ChunkRules, Fault, NOT_FINITE, from_bf16, to_bf16};
 
 /// Four bytes a value.
 #[derive(Debug)]
@@ -32,17 +34,11 @@ impl ChunkRules for F32 {
     }
 
     fn read(&self, bytes: &[u8], out: &mut [f32]) {
-        let (bytes, _) = bytes.as_chunks::<4>();
-        for (out, value) in out.iter_mut().zip(bytes) {
-            *out = flush(f32::from_le_bytes(*value));
-        }
+        Exact::detect().read_f32(bytes, out);
     }
 
     fn add(&self, bytes: &[u8], factor: f32, sum: &mut [f32]) {
-        let (bytes, _) = bytes.as_chunks::<4>();
-        for (sum, value) in sum.iter_mut().zip(bytes) {
-            *sum += factor * flush(f32::from_le_bytes(*value));
-        }
+        Exact::detect().add_scaled_f32(factor, bytes, sum);
     }
 }
 
@@ -72,17 +68,11 @@ impl ChunkRules for Bf16 {
     }
 
     fn read(&self, bytes: &[u8], out: &mut [f32]) {
-        let (bytes, _) = bytes.as_chunks::<2>();
-        for (out, value) in out.iter_mut().zip(bytes) {
-            *out = flush(from_bf16(u16::from_le_bytes(*value)));
-        }
+        Exact::detect().read_bf16(bytes, out);
     }
 
     fn add(&self, bytes: &[u8], factor: f32, sum: &mut [f32]) {
-        let (bytes, _) = bytes.as_chunks::<2>();
-        for (sum, value) in sum.iter_mut().zip(bytes) {
-            *sum += factor * flush(from_bf16(u16::from_le_bytes(*value)));
-        }
+        Exact::detect().add_scaled_bf16(factor, bytes, sum);
     }
 }
 
