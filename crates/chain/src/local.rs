@@ -110,7 +110,7 @@ impl LocalChain {
     /// The specification contradicts itself.
     pub fn in_memory(spec: GenesisSpec) -> Result<Arc<Self>, LocalError> {
         spec.check()?;
-        let (identity, history) = start(&Arc::new(spec));
+        let (identity, history) = start(&Arc::new(spec), KEPT_BLOCKS);
         Ok(Self::assemble(identity, history, None))
     }
 
@@ -123,11 +123,27 @@ impl LocalChain {
     pub fn open(folder: &Path, spec: GenesisSpec) -> Result<Arc<Self>, LocalError> {
         spec.check()?;
         let spec = Arc::new(spec);
-        let (identity, mut history) = start(&spec);
+        let (identity, mut history) = start(&spec, KEPT_BLOCKS);
         let log = BlockLog::open(folder, &spec, |logged| {
             replay(&identity, &mut history, logged)
         })?;
         Ok(Self::assemble(identity, history, Some(log)))
+    }
+
+    /// What a folder's log says, for reading: every block since the first, verified by replaying it, up
+    /// to the first that is damaged; and that damage, if there is any. Nothing is locked or written;
+    /// blocks made from here on are made in memory.
+    ///
+    /// # Errors
+    /// `spec`, which is what [`Self::stored_genesis`] gave, contradicts itself.
+    pub fn recorded(
+        folder: &Path,
+        spec: GenesisSpec,
+    ) -> Result<(Arc<Self>, Option<LocalError>), LocalError> {
+        spec.check()?;
+        let (identity, mut history) = start(&Arc::new(spec), usize::MAX);
+        let read = log::read(folder, |logged| replay(&identity, &mut history, logged));
+        Ok((Self::assemble(identity, history, None), read.err()))
     }
 
     /// The specification a folder's chain was started with, if there is one.
@@ -251,7 +267,7 @@ impl LocalChain {
     }
 }
 
-fn start(spec: &Arc<GenesisSpec>) -> (ChainId, History) {
+fn start(spec: &Arc<GenesisSpec>, kept: usize) -> (ChainId, History) {
     let (block, state) = execute::genesis(spec, State::genesis(Arc::clone(spec)));
     let identity = ChainId {
         genesis: block.hash,
@@ -261,11 +277,14 @@ fn start(spec: &Arc<GenesisSpec>) -> (ChainId, History) {
     };
     (
         identity,
-        History::new(Entry {
-            block,
-            state,
-            outcomes: Arc::default(),
-        }),
+        History::new(
+            Entry {
+                block,
+                state,
+                outcomes: Arc::default(),
+            },
+            kept,
+        ),
     )
 }
 

@@ -1,5 +1,6 @@
 //! What the user typed. Parsing has no effect: nothing is opened, looked up or started here.
 
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod compare;
 pub(crate) mod inspect;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use audit::AuditArguments;
 use bench::BenchCommand;
 use compare::CompareArguments;
 use inspect::{InspectCommand, RoutingMode};
@@ -73,6 +75,8 @@ pub(crate) enum Command {
     Train(TrainArguments),
     /// Run a role machine again from its journal; fails if any effect differs
     Replay(ReplayArguments),
+    /// Recompute every state of a run from its chain and blobs
+    Audit(AuditArguments),
     /// Compute a checkpoint's logits or gradients, for comparison with another framework
     #[command(subcommand)]
     Inspect(InspectCommand),

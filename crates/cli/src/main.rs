@@ -4,6 +4,7 @@
 mod affinity;
 mod args;
 mod assign;
+mod audit;
 mod base;
 mod bench;
 mod built_in;
@@ -77,6 +78,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Join(arguments) => join::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Audit(arguments) => on_runtime(audit::run(arguments)),
         Command::Inspect(command) => inspect::run(&command),
         Command::Bench(command) => bench::run(&command),
         Command::Completions { shell } => {

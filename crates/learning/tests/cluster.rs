@@ -9,6 +9,8 @@
 
 #[path = "cluster/advance.rs"]
 mod advance;
+#[path = "cluster/audit.rs"]
+mod audit;
 #[path = "cluster/feedback.rs"]
 mod feedback;
 #[path = "cluster/network.rs"]

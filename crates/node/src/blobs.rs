@@ -15,6 +15,7 @@
 //! Knows nothing of what blobs mean, who may read them, or where else they exist.
 
 mod folder;
+mod foreign;
 mod outline;
 mod partial;
 mod reader;
@@ -30,6 +31,7 @@ use connito_learning::store::MappedFile;
 use connito_protocol::ids::BlobId;
 
 use folder::{Folder, io};
+pub use foreign::ForeignBlobs;
 pub use outline::{Outline, OutlineError, Outliner, SUBTREE_BYTES};
 pub use partial::PartialBlob;
 pub use reader::BlobReader;

@@ -15,6 +15,7 @@
 
 pub mod announcement;
 pub mod assignment;
+pub mod audit;
 pub mod consensus;
 mod copier;
 pub mod event;

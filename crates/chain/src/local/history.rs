@@ -29,13 +29,16 @@ pub(super) struct Entry {
 pub(super) struct History {
     entries: VecDeque<Entry>,
     head: Entry,
+    kept: usize,
 }
 
 impl History {
-    pub(super) fn new(genesis: Entry) -> Self {
+    /// A history of the newest `kept` blocks, the first of which is there.
+    pub(super) fn new(genesis: Entry, kept: usize) -> Self {
         Self {
             entries: VecDeque::from([genesis.clone()]),
             head: genesis,
+            kept,
         }
     }
 
@@ -46,7 +49,7 @@ impl History {
     pub(super) fn push(&mut self, entry: Entry) {
         self.head = entry.clone();
         self.entries.push_back(entry);
-        if self.entries.len() > KEPT_BLOCKS {
+        if self.entries.len() > self.kept {
             self.entries.pop_front();
         }
     }

@@ -88,11 +88,7 @@ impl BlockLog {
             }
             Some(_) => false,
         };
-        while let Some((offset, payload)) = frames.next()? {
-            let logged =
-                read_block(&payload).map_err(|error| frames.damaged(offset, error.to_string()))?;
-            replay(&logged).map_err(|problem| frames.damaged(offset, problem))?;
-        }
+        replay_frames(&mut frames, &mut replay)?;
         let length = frames.offset;
         file.set_len(length).map_err(failed)?;
         file.seek(SeekFrom::Start(length)).map_err(failed)?;
@@ -162,6 +158,35 @@ pub(super) fn stored_spec(folder: &Path) -> Result<Option<GenesisSpec>, LocalErr
     };
     let unreadable = || frames.damaged(offset, "not a block log of this version");
     read_spec(&payload).ok_or_else(unreadable).map(Some)
+}
+
+/// Reads a folder's log without locking or changing anything: the specification, then every whole block
+/// in order, as [`BlockLog::open`] does. A torn tail is left alone.
+pub(super) fn read(
+    folder: &Path,
+    mut replay: impl FnMut(&Logged) -> Result<(), String>,
+) -> Result<(), LocalError> {
+    let path = folder.join(LOG_NAME);
+    let file = File::open(&path).map_err(|source| LocalError::Storage {
+        path: path.clone(),
+        source,
+    })?;
+    let mut frames = Frames::new(&path, &file)?;
+    // The specification, which the caller has read.
+    frames.next()?;
+    replay_frames(&mut frames, &mut replay)
+}
+
+fn replay_frames(
+    frames: &mut Frames<'_>,
+    replay: &mut impl FnMut(&Logged) -> Result<(), String>,
+) -> Result<(), LocalError> {
+    while let Some((offset, payload)) = frames.next()? {
+        let logged =
+            read_block(&payload).map_err(|error| frames.damaged(offset, error.to_string()))?;
+        replay(&logged).map_err(|problem| frames.damaged(offset, problem))?;
+    }
+    Ok(())
 }
 
 /// One process at a time. The lock ends with the process, however that ends.

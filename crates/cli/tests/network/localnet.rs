@@ -15,13 +15,13 @@ use super::{STAGE, assert_every_journal_replays};
 const LOSS_TOLERANCE: f64 = 1e-5;
 
 /// One run of the default cast, looked at by several tests.
-struct Rehearsal {
-    out: PathBuf,
+pub(super) struct Rehearsal {
+    pub(super) out: PathBuf,
     ended: Ended,
-    summary: Value,
+    pub(super) summary: Value,
 }
 
-static REHEARSAL: LazyLock<Rehearsal> = LazyLock::new(|| {
+pub(super) static REHEARSAL: LazyLock<Rehearsal> = LazyLock::new(|| {
     let _turn = STAGE.turn();
     let out = STAGE.out("rehearsal");
     let ended = Network::start(&out, &["--cycles", "2"]).finish();

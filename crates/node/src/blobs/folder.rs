@@ -46,8 +46,7 @@ impl Folder {
     }
 
     pub(super) fn blob(&self, id: &BlobId) -> PathBuf {
-        let name = id.to_string();
-        self.root.join(&name[..2]).join(name)
+        blob_path(&self.root, id)
     }
 
     pub(super) fn outline(&self, id: &BlobId) -> PathBuf {
@@ -119,24 +118,35 @@ impl Folder {
     }
 
     pub(super) fn ids(&self) -> Result<Vec<BlobId>, BlobError> {
-        let mut ids = Vec::new();
-        for folder in entries(&self.root)? {
-            let is_prefix = folder
-                .file_name()
-                .is_some_and(|name| name.len() == 2 && name.to_str().is_some());
-            if !is_prefix || !folder.is_dir() {
-                continue;
-            }
-            let named = entries(&folder)?;
-            ids.extend(
-                named
-                    .iter()
-                    .filter_map(|path| path.file_name()?.to_str()?.parse::<BlobId>().ok()),
-            );
-        }
-        ids.sort_unstable();
-        Ok(ids)
+        blob_ids(&self.root)
     }
+}
+
+/// Where a blob lies under a store's root.
+pub(super) fn blob_path(root: &Path, id: &BlobId) -> PathBuf {
+    let name = id.to_string();
+    root.join(&name[..2]).join(name)
+}
+
+/// The names of all whole blobs under a store's root, in order.
+pub(super) fn blob_ids(root: &Path) -> Result<Vec<BlobId>, BlobError> {
+    let mut ids = Vec::new();
+    for folder in entries(root)? {
+        let is_prefix = folder
+            .file_name()
+            .is_some_and(|name| name.len() == 2 && name.to_str().is_some());
+        if !is_prefix || !folder.is_dir() {
+            continue;
+        }
+        let named = entries(&folder)?;
+        ids.extend(
+            named
+                .iter()
+                .filter_map(|path| path.file_name()?.to_str()?.parse::<BlobId>().ok()),
+        );
+    }
+    ids.sort_unstable();
+    Ok(ids)
 }
 
 /// Opens a file for reading and writing, creating it if need be, and locks it against all others.

@@ -1,0 +1,153 @@
+//! Where an audit reads blobs: a folder that it leaves as it is, or a server.
+//!
+//! Every blob is verified against its name when it is opened. What a server gives is kept in a temporary
+//! folder until the audit ends. Which blobs were opened is remembered, so that in the end the others can
+//! be looked at too.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, anyhow};
+use connito_learning::store::{Blob, BlobSink, BlobStore, HashSink, StoreError};
+use connito_node::blobs::{DiskBlobs, ForeignBlobs};
+use connito_node::client::{BlobClient, ClientLimits};
+use connito_node::server::Health;
+use connito_protocol::ids::BlobId;
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+use crate::exit::{Blame, Failure};
+
+/// The blobs that are audited. Results are named and not kept.
+#[derive(Debug)]
+pub(super) struct AuditedBlobs {
+    source: Source,
+    opened: Mutex<BTreeSet<BlobId>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Folder(ForeignBlobs),
+    Server(Server),
+}
+
+#[derive(Debug)]
+struct Server {
+    url: String,
+    client: BlobClient,
+    fetched: DiskBlobs,
+    runtime: Handle,
+    /// Held until the audit ends: it is removed then.
+    _folder: TempDir,
+}
+
+impl AuditedBlobs {
+    /// The blobs in a folder, or behind an address. To be used from blocking code.
+    pub(super) async fn open(place: &str) -> Result<Self, Failure> {
+        let source = if is_address(place) {
+            Source::Server(Server::open(place).await?)
+        } else {
+            Source::Folder(ForeignBlobs::open(Path::new(place)).input()?)
+        };
+        Ok(Self {
+            source,
+            opened: Mutex::default(),
+        })
+    }
+
+    /// Looks at what was not opened yet, where that can be listed. Gives how many blobs there are that
+    /// nothing named.
+    ///
+    /// # Errors
+    /// The first that is not what its name says.
+    pub(super) fn look_at_the_rest(&self) -> anyhow::Result<usize> {
+        let Source::Folder(folder) = &self.source else {
+            return Ok(0);
+        };
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rest = folder.ids()?;
+        rest.retain(|id| !opened.contains(id));
+        for id in &rest {
+            folder
+                .map(id)
+                .context("a blob that no record names cannot be read")?;
+        }
+        Ok(rest.len())
+    }
+}
+
+/// Whether a place is an address and not a folder.
+pub(super) fn is_address(place: &str) -> bool {
+    place.contains("://")
+}
+
+impl Server {
+    async fn open(url: &str) -> Result<Self, Failure> {
+        if !url.starts_with("http://") {
+            return Err(Failure::Input(anyhow!("{url} is not an http URL")));
+        }
+        let folder = tempfile::tempdir()
+            .context("no temporary folder can be made")
+            .environment()?;
+        let fetched = DiskBlobs::open(folder.path()).environment()?;
+        let client = BlobClient::new(fetched.clone(), ClientLimits::default())
+            .context("the HTTP client cannot be built")
+            .environment()?;
+        let url = url.trim_end_matches('/').to_owned();
+        // So that a server that is not there is not taken for one without the first blob.
+        client
+            .get_json::<Health>(&format!("{url}/v1/health"))
+            .await
+            .environment()?;
+        Ok(Self {
+            url,
+            client,
+            fetched,
+            runtime: Handle::current(),
+            _folder: folder,
+        })
+    }
+
+    fn fetch(&self, id: BlobId) -> Result<(), StoreError> {
+        let sources = [self.url.clone()];
+        let fetched = self.client.fetch(id, &sources, u64::MAX);
+        let fetched = self.runtime.block_on(fetched);
+        fetched.map_err(|error| StoreError(format!("{:#}", anyhow::Error::new(error))))
+    }
+}
+
+impl BlobStore for AuditedBlobs {
+    fn has(&self, id: BlobId) -> bool {
+        match &self.source {
+            Source::Folder(folder) => folder.has(id),
+            // What nobody has to keep is not asked for: it may be of any length.
+            Source::Server(server) => server.fetched.has(&id),
+        }
+    }
+
+    fn read(&self, id: BlobId) -> Result<Vec<u8>, StoreError> {
+        self.open(id).map(|blob| blob.to_vec())
+    }
+
+    fn open(&self, id: BlobId) -> Result<Blob, StoreError> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.insert(id);
+        drop(opened);
+        match &self.source {
+            Source::Folder(folder) => folder.open(id),
+            Source::Server(server) => {
+                server.fetch(id)?;
+                BlobStore::open(&server.fetched, id)
+            }
+        }
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<BlobId, StoreError> {
+        Ok(BlobId::of(bytes))
+    }
+
+    fn create(&self) -> Result<Box<dyn BlobSink + '_>, StoreError> {
+        Ok(Box::<HashSink>::default())
+    }
+}

@@ -1,0 +1,147 @@
+//! What an audit reads off the chain: the announced task, and of every cycle the blocks at which its
+//! facts are fixed.
+//!
+//! A folder of the embedded chain is replayed, which verifies every signature and block hash; it gives
+//! every block since the first, up to the first damage. A chain behind an address forgets old blocks:
+//! of those cycles nothing is read here, and their archives must speak.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use connito_chain::local::{LocalChain, LocalError};
+use connito_chain::rpc::{HttpTransport, RpcChain, RpcTransport};
+use connito_chain::{At, Chain, ChainError};
+use connito_node::chain_link;
+use connito_protocol::announcement::Announcement;
+use connito_protocol::audit::{Fixed, Observer};
+use connito_protocol::ids::{BlobId, Block, Cycle};
+use connito_protocol::snapshot::Snapshot;
+use connito_protocol::submission::Network;
+
+use super::blobs::is_address;
+use crate::exit::{Blame, Failure};
+
+/// A chain to read, over either transport.
+pub(super) enum AuditedChain {
+    /// Behind an address.
+    Remote(RpcChain<HttpTransport>),
+    /// From a folder, and where that is damaged.
+    Recorded(RpcChain<Arc<LocalChain>>, Option<LocalError>),
+}
+
+/// The blocks of a cycle, if the chain still has them.
+pub(super) type Blocks = Option<Fixed<Arc<Snapshot>>>;
+
+impl AuditedChain {
+    /// The chain behind an address or in a folder. Damage in the very first record leaves no chain: that
+    /// is the inner error.
+    pub(super) async fn open(place: &str) -> Result<Result<Self, LocalError>, Failure> {
+        if is_address(place) {
+            let transport = HttpTransport::new(place).input()?;
+            return Ok(Ok(Self::Remote(
+                RpcChain::connect(transport).await.environment()?,
+            )));
+        }
+        let folder = Path::new(place);
+        std::fs::read_dir(folder)
+            .map_err(|error| anyhow::Error::new(error).context(format!("cannot read {place}")))
+            .input()?;
+        let spec = match LocalChain::stored_genesis(folder) {
+            Ok(Some(spec)) => spec,
+            Ok(None) => return Err(Failure::Input(anyhow!("{place} holds no chain"))),
+            Err(error @ LocalError::Damaged { .. }) => return Ok(Err(error)),
+            Err(error) => return Err(error).input(),
+        };
+        let (chain, damage) = LocalChain::recorded(folder, spec).input()?;
+        let chain = RpcChain::connect(chain).await.environment()?;
+        Ok(Ok(Self::Recorded(chain, damage)))
+    }
+
+    /// Where the chain's records end because they are damaged.
+    pub(super) fn damage(self) -> Option<LocalError> {
+        match self {
+            Self::Remote(_) => None,
+            Self::Recorded(_, damage) => damage,
+        }
+    }
+
+    /// The chain's name, as seals bind it.
+    pub(super) fn network(&self) -> Network {
+        match self {
+            Self::Remote(chain) => chain_link::network(chain),
+            Self::Recorded(chain, _) => chain_link::network(chain),
+        }
+    }
+
+    /// The task that the owner announced, as of the newest block; and that block.
+    pub(super) async fn task(&self) -> Result<(Option<BlobId>, Block), Failure> {
+        let newest = match self {
+            Self::Remote(chain) => newest(chain).await,
+            Self::Recorded(chain, _) => newest(chain).await,
+        };
+        let newest = newest.environment()?;
+        let announced = newest.owner.and_then(|owner| newest.announcement(owner));
+        let task = match announced {
+            Some((_, Announcement::Task { task })) => Some(task),
+            _ => None,
+        };
+        Ok((task, newest.block))
+    }
+
+    /// Every cycle whose votes were counted by block `head`, from cycle 0 on.
+    pub(super) async fn cycles(
+        &self,
+        observer: &Observer,
+        head: Block,
+    ) -> Result<Vec<Blocks>, Failure> {
+        let read = match self {
+            Self::Remote(chain) => cycles(chain, observer, head).await,
+            Self::Recorded(chain, _) => cycles(chain, observer, head).await,
+        };
+        read.environment()
+    }
+}
+
+async fn newest<T: RpcTransport>(chain: &RpcChain<T>) -> Result<Snapshot, ChainError> {
+    let head = chain.block(At::Head).await?.number;
+    chain_link::snapshot(chain, head, head).await
+}
+
+async fn cycles<T: RpcTransport>(
+    chain: &RpcChain<T>,
+    observer: &Observer,
+    head: Block,
+) -> Result<Vec<Blocks>, ChainError> {
+    let mut read = Vec::new();
+    for cycle in (0..).map(Cycle) {
+        let blocks = observer.blocks(cycle);
+        if blocks.voted > head {
+            break;
+        }
+        read.push(match snapshots(chain, &blocks, head).await {
+            Ok(blocks) => Some(blocks),
+            Err(ChainError::Pruned { .. }) => None,
+            Err(error) => return Err(error),
+        });
+    }
+    Ok(read)
+}
+
+async fn snapshots<T: RpcTransport>(
+    chain: &RpcChain<T>,
+    blocks: &Fixed<Block>,
+    head: Block,
+) -> Result<Fixed<Arc<Snapshot>>, ChainError> {
+    let read = async |block| {
+        let snapshot = chain_link::snapshot(chain, block, head).await;
+        snapshot.map(Arc::new)
+    };
+    Ok(Fixed {
+        sealed: read(blocks.sealed).await?,
+        revealed: read(blocks.revealed).await?,
+        seeded: read(blocks.seeded).await?,
+        scored: read(blocks.scored).await?,
+        voted: read(blocks.voted).await?,
+    })
+}
