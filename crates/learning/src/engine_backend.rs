@@ -50,6 +50,21 @@ impl EngineBackend {
         }
     }
 
+    /// A backend of a model that is there already, whole, for sequences of at most so many tokens. Experts
+    /// that shards are installed in have to be stored in f32.
+    #[must_use]
+    pub fn holding(model: Model, sequence_length: usize) -> Self {
+        Self {
+            threads: 1,
+            method: Method::default(),
+            opened: Some(Opened {
+                expected: Model::expected_tensors(model.config()),
+                sequence_length,
+                model,
+            }),
+        }
+    }
+
     /// The same backend, training by another method.
     #[must_use]
     pub fn training_by(mut self, method: Method) -> Self {

@@ -1,5 +1,5 @@
-//! The tensor work of every role: train (`learner/training.rs`), score, merge, follow by recomputing
-//! (`learner/advance.rs`; P-17 to P-24, P-30 to P-32, P-37).
+//! The tensor work of every role: train (`learner/training.rs`), score (`learner/scoring.rs`), merge,
+//! follow by recomputing (`learner/advance.rs`; P-17 to P-24, P-30 to P-32, P-37).
 //!
 //! Inputs are a job, which only names things, and the blob store, which holds them. Outputs are blobs
 //! and numbers. A learner keeps the last state that it loaded, so that a cycle's jobs do not read it
@@ -8,28 +8,24 @@
 //! chain, no clock and no peer; "now" is a block that it is told.
 
 mod advance;
+mod scoring;
 mod training;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use connito_engine::data::documents::TokenDocuments;
-use connito_protocol::ids::{BlobId, Block, GroupId, Seed, StateId};
-use connito_protocol::job::{
-    Candidate, Finding, Job, MergeJob, Merged, Outcome, ScoreJob, Weighted,
-};
-use connito_protocol::manifest::{Document, Domain, GroupState, StateManifest, TaskManifest};
-use connito_protocol::reason::ReasonCode;
-use connito_protocol::scoring::{self, SequenceLoss, Unmeasured, mean_loss};
+use connito_protocol::ids::{BlobId, Block, GroupId, StateId};
+use connito_protocol::job::{Job, MergeJob, Merged, Outcome, Weighted};
+use connito_protocol::manifest::{Document, GroupState, StateManifest, TaskManifest};
+use connito_protocol::scoring::{SequenceLoss, mean_loss};
 
 use crate::backend::{Backend, BackendError, FixedParts};
-use crate::copies::{Examined, Originals};
 use crate::selection::SelectionError;
 use crate::shard::{Layout, Shard};
 use crate::store::{BlobStore, StoreError};
 use crate::succession::{Succession, SuccessionError};
-use crate::update;
-use crate::wire::{self, Rejection};
+use crate::wire;
 
 /// Does jobs, one after the other.
 pub trait Learner: Send {
@@ -258,165 +254,6 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
                 Ok(unknown.insert(documents))
             }
         }
-    }
-
-    fn score(&mut self, job: &ScoreJob, head: &dyn Fn() -> Block) -> Result<Outcome, JobError> {
-        self.load(job.task, job.state, None)?;
-        let mut originals = Originals::default();
-        for candidate in &job.remembered {
-            // What cannot be read any more cannot be compared with; nobody is charged for that.
-            if let Ok(Ok(update)) = self.read_update(candidate) {
-                originals.remember(Examined::new(candidate, update));
-            }
-        }
-        let mut before = BTreeMap::new();
-        let mut findings = Vec::new();
-        for candidate in &job.updates {
-            if head() >= job.stop_at {
-                // Too slow for this one; what has been measured is worth reporting.
-                findings.push(Finding::Refused {
-                    code: ReasonCode::Unscored,
-                });
-                continue;
-            }
-            findings.push(match self.examine(candidate, &originals)? {
-                Err(code) => Finding::Refused { code },
-                Ok(examined) => {
-                    let finding = self.measure(&examined, &job.seed, &mut before)?;
-                    originals.remember(examined);
-                    finding
-                }
-            });
-        }
-        Ok(Outcome::Scored {
-            cycle: job.cycle,
-            findings,
-        })
-    }
-
-    /// Everything that can be said of an update without running the model, cheapest first.
-    fn examine(
-        &self,
-        candidate: &Candidate,
-        originals: &Originals,
-    ) -> Result<Result<Examined, ReasonCode>, JobError> {
-        let rules = self.manifest().rules.scoring;
-        if originals.have_bytes_of(candidate) {
-            return Ok(Err(ReasonCode::Duplicate));
-        }
-        let examined = match self.read_update(candidate)? {
-            Ok(update) => Examined::new(candidate, update),
-            Err(rejection) => return Ok(Err(rejection.code)),
-        };
-        let states = self.state.iter().flat_map(|state| &state.manifest.groups);
-        let mut reference = states
-            .filter(|state| state.group == candidate.group)
-            .filter_map(|state| state.reference_norm);
-        let too_long = |reference: f64| examined.norm > rules.norm_bound * reference;
-        if reference.any(too_long) {
-            return Ok(Err(ReasonCode::NormExceeded));
-        }
-        Ok(if originals.resemble(&examined, rules.duplicate_cosine) {
-            Err(ReasonCode::Duplicate)
-        } else {
-            Ok(examined)
-        })
-    }
-
-    fn read_update(&self, candidate: &Candidate) -> Result<Result<Shard, Rejection>, JobError> {
-        let layout = self.layout(candidate.group)?;
-        let bytes = self.store.read(candidate.update)?;
-        Ok(update::read(&bytes, layout))
-    }
-
-    fn measure(
-        &mut self,
-        Examined { group, update, .. }: &Examined,
-        seed: &Seed,
-        before: &mut BTreeMap<GroupId, Vec<SequenceLoss>>,
-    ) -> Result<Finding, JobError> {
-        let group = *group;
-        let pools = self.scoring_pools(group);
-        self.restore(|displaced| displaced != group)?;
-        if let Entry::Vacant(unmeasured) = before.entry(group) {
-            self.restore(|_| true)?;
-            unmeasured.insert(self.losses_on(&pools, seed)?);
-        }
-        self.displaced.insert(group);
-        let state = self.state.as_ref();
-        let base = state.and_then(|state| state.shards.get(&group));
-        let base = base.ok_or(JobError::UnknownGroup(group))?;
-        self.backend.install_sum(base, update)?;
-        let (before, after) = (&before[&group], self.losses_on(&pools, seed)?);
-        match scoring::utility(before, &after) {
-            Ok(measurement) => Ok(Finding::Measured {
-                measurement,
-                loss_before: mean_loss(before).unwrap_or(f64::MAX),
-                loss_after: mean_loss(&after).unwrap_or(f64::MAX),
-            }),
-            Err(Unmeasured::NonFiniteLoss) => Ok(Finding::Refused {
-                code: ReasonCode::NonFiniteLoss,
-            }),
-            Err(Unmeasured::NoBaseline) => Err(JobError::NoBaseline(self.state_id())),
-        }
-    }
-
-    fn state_id(&self) -> StateId {
-        self.state.as_ref().expect("load ran first").id
-    }
-
-    /// The scoring pools, with the number of sequences to draw from each: the group's own share is
-    /// divided among its own domains, the rest among the others. At least two each, for a spread.
-    fn scoring_pools(&self, group: GroupId) -> Vec<(BlobId, usize)> {
-        let manifest = self.manifest();
-        let is_own = |domain: &&Domain| domain.group == group;
-        let own = manifest.domains.iter().filter(is_own).count();
-        let others = manifest.domains.len() - own;
-        let share = if others == 0 {
-            1.0
-        } else {
-            manifest.rules.own_share
-        };
-        let sequences = f64::from(manifest.rules.scoring.sequences);
-        let each = |share: f64, domains: usize| {
-            let count = (sequences * share / domains.max(1) as f64).round() as usize;
-            count.max(2)
-        };
-        let (of_own, of_others) = (each(share, own), each(1.0 - share, others));
-        manifest
-            .domains
-            .iter()
-            .map(|domain| {
-                (
-                    domain.scoring,
-                    if is_own(&domain) { of_own } else { of_others },
-                )
-            })
-            .collect()
-    }
-
-    /// Losses of sequences drawn by one seed, a different draw in each pool.
-    fn losses_on(
-        &mut self,
-        pools: &[(BlobId, usize)],
-        seed: &Seed,
-    ) -> Result<Vec<SequenceLoss>, JobError> {
-        let mut losses = Vec::new();
-        for (pool, count) in pools {
-            let mut hasher = blake3::Hasher::new_derive_key("connito/1 draw from a pool");
-            hasher.update(&seed.0).update(&pool.0);
-            let draw = hasher.finalize();
-            let documents = self.documents(*pool)?;
-            let picks = documents.sample(draw.as_bytes(), *count);
-            let sequences: Vec<Vec<u32>> = documents
-                .select(&picks)
-                .into_iter()
-                .map(<[u32]>::to_vec)
-                .collect();
-            let views: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-            losses.extend(self.backend.losses(&views)?);
-        }
-        Ok(losses)
     }
 
     fn merge(&mut self, job: &MergeJob) -> Result<Outcome, JobError> {

@@ -1,8 +1,8 @@
 //! A model without tensors: sixteen numbers an expert, and a loss that can be computed by hand.
 //!
 //! Each document asks for a target vector, derived from its first token; every expert contributes its
-//! squared distance to it. Training is gradient descent on half of the numbers, which half depending
-//! on the seed, so that two miners' updates differ as much as those of real ones do. All rules of the
+//! squared distance to it. Training is gradient descent on half of each expert's numbers, which half
+//! depending on the seed, so that two miners' updates differ as those of real ones do. All rules of the
 //! network (partition, update, clip, momentum, gate) meet real numbers, and a cycle takes
 //! microseconds, which is what the protocol's tests and simulations are run on.
 
@@ -156,7 +156,7 @@ impl Backend for ToyBackend {
             let target = target(document);
             for key in &keys {
                 if let Some(tensor) = self.parameters.0.get_mut(key) {
-                    descend(tensor, &target, plan.seed);
+                    descend(tensor, &target, half(key, plan.seed));
                 }
             }
             steps += 1;
@@ -175,11 +175,20 @@ impl Backend for ToyBackend {
     }
 }
 
-/// One step on those numbers whose bit in the seed is set.
-fn descend(tensor: &mut Tensor, target: &[f64; WIDTH], seed: u64) {
+/// About half of an expert's numbers, as bits. Another half of each expert, or a few miners' updates would
+/// be mixtures of each other.
+fn half(key: &str, seed: u64) -> u16 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes()).update(key.as_bytes());
+    let hash = hasher.finalize();
+    u16::from_le_bytes([hash.as_bytes()[0], hash.as_bytes()[1]])
+}
+
+/// One step on the numbers whose bits are set.
+fn descend(tensor: &mut Tensor, target: &[f64; WIDTH], bits: u16) {
     const RATE: f64 = 0.01;
     let numbers = tensor.values.iter_mut().zip(target).enumerate();
-    for (_, (value, target)) in numbers.filter(|(bit, _)| seed >> bit & 1 == 1) {
+    for (_, (value, target)) in numbers.filter(|(bit, _)| bits >> bit & 1 == 1) {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "a toy's parameters are f32 like a model's"

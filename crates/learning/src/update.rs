@@ -31,8 +31,13 @@ pub fn open<'a>(bytes: &'a [u8], layout: &Layout) -> Result<Encoded<'a>, Rejecti
     Ok(update)
 }
 
-/// An expert that is listed carries all of its tensors. Tensors of one expert share all of
-/// their name but its last two parts.
+/// The expert that a tensor belongs to: tensors of one expert share all of their name but its last two
+/// parts.
+pub(crate) fn expert_of(name: &str) -> &str {
+    name.rsplitn(3, '.').nth(2).unwrap_or(name)
+}
+
+/// An expert that is listed carries all of its tensors.
 fn complete_experts(names: &[&str], layout: &Layout) -> Result<(), Rejection> {
     let names: BTreeSet<&str> = names.iter().copied().collect();
     let listed: BTreeSet<&str> = names.iter().map(|name| expert_of(name)).collect();
@@ -45,10 +50,6 @@ fn complete_experts(names: &[&str], layout: &Layout) -> Result<(), Rejection> {
             detail: format!("{name} is missing while its expert is listed"),
         })
     })
-}
-
-fn expert_of(name: &str) -> &str {
-    name.rsplitn(3, '.').nth(2).unwrap_or(name)
 }
 
 #[cfg(test)]

@@ -7,15 +7,15 @@ use connito_engine::data::documents::TokenDocuments;
 use connito_engine::routing::ExpertMap;
 use connito_engine::{Model, ModelConfig, parse_expert_name};
 use connito_learning::learner::{Conduct, Learner};
+use connito_learning::shard::Shard;
 use connito_learning::store::{BlobStore, MemoryStore};
 use connito_learning::task::{DomainText, TaskPlan, join, publish, read_state, read_task, split};
-use connito_learning::wire;
-use connito_learning::{EngineBackend, StateLearner};
+use connito_learning::{EngineBackend, StateLearner, update, wire};
 use connito_protocol::ids::{BlobId, Block, Cycle, GroupId, Hotkey, Netuid, Seed, StateId};
 use connito_protocol::job::{
-    Candidate, Finding, Job, MergeJob, Merged, Outcome, ScoreJob, TrainJob, Weighted,
+    Candidate, Finding, Job, MergeJob, Merged, Original, Outcome, ScoreJob, TrainJob, Weighted,
 };
-use connito_protocol::manifest::{StateManifest, TaskManifest};
+use connito_protocol::manifest::{Document, StateManifest, TaskManifest};
 use connito_protocol::reason::ReasonCode;
 use connito_protocol::rules::{Codec, Rules, SelectionTop, TrainingRouting};
 
@@ -293,7 +293,11 @@ fn damage_copies_and_rubbish_are_told_apart() {
     let rubbish = store.write(b"\x80\x04\x95pickle").expect("memory");
     let findings = score(&store, at, &[honest, honest, rubbish]);
     let refused = |code| Finding::Refused { code };
-    assert_eq!(findings[1], refused(ReasonCode::Duplicate));
+    let of = Original::Update {
+        hotkey: Hotkey([0; 32]),
+        update: honest,
+    };
+    assert_eq!(findings[1], Finding::Copy { of });
     assert_eq!(
         findings[2],
         refused(ReasonCode::TooLarge),
@@ -312,9 +316,62 @@ fn damage_copies_and_rubbish_are_told_apart() {
     let reversed = score(&store, at, &[honest, damaging]);
     assert_eq!(
         reversed[1],
-        refused(ReasonCode::Duplicate),
+        Finding::Copy { of },
         "a reversed copy is a copy (A-4)"
     );
+}
+
+/// The same function under other numbers: every neuron takes the place of the one before.
+fn permuted(base: &Shard, update: &Shard) -> Shard {
+    let mut after = base.plus(update);
+    for (name, tensor) in &mut after.0 {
+        let width = tensor.shape[1];
+        if name.contains("down_proj") {
+            let rows = tensor.values.chunks_mut(width);
+            rows.for_each(|row| row.rotate_left(1));
+        } else {
+            tensor.values.rotate_left(width);
+        }
+    }
+    after.difference(base)
+}
+
+/// What should happen: a copy with permuted neurons, as long as one may be, is found by what it does to the
+/// losses; momentum sent as an update is found without a measurement; both name their original.
+#[test]
+fn permuted_copies_and_momentum_riders_are_found() {
+    let store = Arc::new(MemoryStore::default());
+    let (task, manifest) = task(&store);
+    let honest = train(&store, (task, manifest.first_state), Conduct::Honest);
+    let base = split(&model(), &manifest.groups[0]);
+    let read = |blob| update::read(&store.read(blob).expect("written"), &base.layout());
+    let copy = permuted(&base, &read(honest).expect("an honest update"));
+    let copy = store
+        .write(&wire::encode(&copy, Codec::Bf16))
+        .expect("memory");
+    let findings = score(&store, (task, manifest.first_state), &[honest, copy]);
+    assert!(matches!(findings[0], Finding::Measured { .. }));
+    let of = Original::Update {
+        hotkey: Hotkey([0; 32]),
+        update: honest,
+    };
+    assert_eq!(findings[1], Finding::Copy { of });
+
+    let merged = merge(&store, (task, manifest.first_state), honest);
+    let momentum = merged.candidate[0].momentum.expect("a step was taken");
+    let state = StateManifest {
+        format: StateManifest::FORMAT,
+        cycle: Cycle(1),
+        parent: Some(manifest.first_state),
+        archive: None,
+        groups: merged.candidate,
+        merged: Vec::new(),
+    };
+    let bytes = state.to_bytes();
+    store.write(&bytes).expect("memory");
+    let findings = score(&store, (task, state.id()), &[momentum]);
+    let of = Original::Momentum;
+    assert_eq!(findings, [Finding::Copy { of }]);
 }
 
 /// What should happen: training, scoring and merging leave nothing behind that a later job could see,

@@ -205,6 +205,26 @@ pub enum Finding {
         /// Why.
         code: ReasonCode,
     },
+    /// It was refused as a copy.
+    Copy {
+        /// Of what.
+        of: Original,
+    },
+}
+
+/// What a copy is a copy of (P-24).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Original {
+    /// Of an update that was sealed before it, or accepted in an earlier cycle.
+    Update {
+        /// Whose.
+        hotkey: Hotkey,
+        /// The blob.
+        update: BlobId,
+    },
+    /// Of the momentum of its group, which is public (A-10).
+    Momentum,
 }
 
 /// A merge and its measurement.
@@ -228,5 +248,28 @@ impl Merged {
     pub fn passes(&self) -> bool {
         self.candidate_loss
             .is_some_and(|loss| loss <= self.incumbent_loss)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Entry;
+
+    /// What should happen: a journal from before copies had names reads as it did; a new one names them.
+    #[test]
+    fn findings_of_older_journals_are_read_and_enter_a_report_as_one_byte() {
+        let older = r#"{"finding":"refused","code":"duplicate"}"#;
+        let refused: Finding = serde_json::from_str(older).unwrap();
+        let of = Original::Update {
+            hotkey: Hotkey([1; 32]),
+            update: BlobId([2; 32]),
+        };
+        for of in [of, Original::Momentum] {
+            let copy = Finding::Copy { of };
+            let written = serde_json::to_string(&copy).unwrap();
+            assert_eq!(serde_json::from_str::<Finding>(&written).unwrap(), copy);
+            assert_eq!(Entry::from(&copy), Entry::from(&refused));
+        }
     }
 }

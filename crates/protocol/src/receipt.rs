@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BlobId, Cycle, GroupId, Hotkey};
+use crate::ids::{BlobId, Cycle, GroupId, Hotkey, Seed, StateId};
 use crate::job::Finding;
 use crate::reason::ReasonCode;
 use crate::report::Measurement;
@@ -17,6 +17,10 @@ pub struct Receipt {
     pub hotkey: Hotkey,
     /// For which group.
     pub group: GroupId,
+    /// The state that the cycle built on.
+    pub base: StateId,
+    /// What the scoring sequences were drawn by: with it the measurement can be repeated.
+    pub seed: Seed,
     /// Which update, if it was opened.
     pub update: Option<BlobId>,
     /// The network's verdict.

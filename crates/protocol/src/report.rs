@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::announcement::Reader;
 use crate::ids::Cycle;
+use crate::job::Finding;
 use crate::reason::ReasonCode;
 
 /// First bytes of the hash of a cycle's submissions.
@@ -75,6 +76,17 @@ impl ScoreReport {
             submissions,
             entries,
         })
+    }
+}
+
+impl From<&Finding> for Entry {
+    /// A report has no room for details.
+    fn from(finding: &Finding) -> Self {
+        match finding {
+            Finding::Measured { measurement, .. } => Self::Measured(*measurement),
+            Finding::Refused { code } => Self::Refused(*code),
+            Finding::Copy { .. } => Self::Refused(ReasonCode::Duplicate),
+        }
     }
 }
 

@@ -169,6 +169,11 @@ pub struct ScoringRules {
     pub significance: f64,
     /// Absolute cosine from which two updates are one.
     pub duplicate_cosine: f64,
+    /// Share of an update's energy in experts of others above which it is a copy.
+    pub copied_share: f64,
+    /// Correlation of the changes of the sequences' losses from which two updates are one function
+    ///
+    pub same_function: f64,
     /// Cycles for which accepted updates are remembered against copies.
     pub duplicate_memory: u64,
     /// Largest norm of an update, in multiples of the group's reference norm.
@@ -233,6 +238,8 @@ impl Default for Rules {
                 gate_sequences: 16,
                 significance: 1.0,
                 duplicate_cosine: 0.95,
+                copied_share: 0.5,
+                same_function: 0.995,
                 duplicate_memory: 2,
                 norm_bound: 8.0,
             },
@@ -349,6 +356,8 @@ impl Rules {
             0.5,
             1.0,
         )?;
+        in_range("scoring.copied_share", scoring.copied_share, 0.0, 1.0)?;
+        in_range("scoring.same_function", scoring.same_function, 0.5, 1.0)?;
         in_range(
             "scoring.duplicate_memory",
             scoring.duplicate_memory as f64,

@@ -33,10 +33,14 @@ pub fn mean_loss(losses: &[SequenceLoss]) -> Option<f64> {
 /// `u = Σ n·d / N` and `SE² = S/(S−1) · Σ n²(d−u)² / N²` over `S` sequences.
 ///
 /// # Errors
-/// A loss after the update that is not finite is the update's fault; before it, nobody can be
-/// judged.
+/// A loss after the update that is not finite is the update's fault; before it, or on other sequences,
+/// nobody can be judged. Neither leaves the divisor.
 pub fn utility(before: &[SequenceLoss], after: &[SequenceLoss]) -> Result<Measurement, Unmeasured> {
-    if before.len() != after.len() || before.len() < 2 || mean_loss(before).is_none() {
+    let same_tokens = before
+        .iter()
+        .map(|loss| loss.tokens)
+        .eq(after.iter().map(|loss| loss.tokens));
+    if !same_tokens || before.len() < 2 || mean_loss(before).is_none() {
         return Err(Unmeasured::NoBaseline);
     }
     if after.iter().any(|loss| !loss.sum.is_finite()) {
@@ -132,6 +136,61 @@ mod tests {
             Err(Unmeasured::NoBaseline),
             "without a base loss nobody is charged"
         );
+        let fewer = losses(&[(10.0, 10), (90.0, 9)]);
+        assert_eq!(
+            utility(&before, &fewer),
+            Err(Unmeasured::NoBaseline),
+            "another draw"
+        );
+    }
+
+    /// A number from 0 to 1, not 0.
+    fn uniform(index: u64) -> f64 {
+        let hash = blake3::hash(&index.to_le_bytes());
+        let bytes = hash.as_bytes().first_chunk().copied().unwrap_or_default();
+        (u64::from_le_bytes(bytes) >> 12 | 1) as f64 / (1_u64 << 52) as f64
+    }
+
+    /// of updates that are worth nothing on average, whose effects have the heavy tails that
+    /// real ones have, the rule lets through about what a normal distribution would, and pays them less.
+    #[test]
+    fn updates_that_are_worth_nothing_are_seldom_accepted_and_earn_little() {
+        const NULLS: u64 = 3_000;
+        const SEQUENCES: u64 = 32;
+        let judged = |null: u64| {
+            let draws = (0..SEQUENCES).map(|sequence| {
+                let draw = null << 8 | sequence;
+                // A Laplace distribution: many sequences hardly change, a few do much.
+                let size = -uniform(draw).ln();
+                let change = if uniform(draw | 1 << 40) < 0.5 {
+                    size
+                } else {
+                    -size
+                };
+                let tokens = 40 + sequence * 3;
+                (tokens, 3.0 * tokens as f64, change)
+            });
+            let (before, after): (Vec<_>, Vec<_>) = draws
+                .map(|(tokens, sum, change)| ((sum, tokens), (sum - change, tokens)))
+                .unzip();
+            utility(&losses(&before), &losses(&after)).unwrap()
+        };
+        let measured: Vec<Measurement> = (0..NULLS).map(judged).collect();
+        for (z, accepted, paid) in [(0.0, 0.5, 0.42), (1.0, 0.17, 0.09), (2.0, 0.025, 0.011)] {
+            let passed = measured
+                .iter()
+                .filter(|m| judge(**m, z) == ReasonCode::Accepted)
+                .count();
+            let share = passed as f64 / NULLS as f64;
+            assert!(
+                (share - accepted).abs() < 0.3 * accepted,
+                "z = {z}: {share}"
+            );
+            let in_errors =
+                |m: &Measurement| m.significant_gain(z).max(0.0) / f64::from(m.standard_error);
+            let weight = measured.iter().map(in_errors).sum::<f64>() / NULLS as f64;
+            assert!(weight < 1.3 * paid, "z = {z}: {weight}");
+        }
     }
 
     proptest! {

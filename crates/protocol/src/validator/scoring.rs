@@ -10,7 +10,7 @@ use crate::announcement::Announcement;
 use crate::consensus::Verdict;
 use crate::event::{Effect, Effects};
 use crate::ids::{Block, GroupId, Hotkey};
-use crate::job::{Candidate, Finding, Job, ScoreJob};
+use crate::job::{Candidate, Job, ScoreJob};
 use crate::manifest::{BlockRef, Document};
 use crate::reason::ReasonCode;
 use crate::receipt::Receipt;
@@ -115,8 +115,7 @@ impl Validator {
         let entry = |submission: &submission::Submission| match submission.opening {
             submission::Opening::Refused(code) => Entry::Refused(code),
             submission::Opening::Update(_) => match scored.get(&submission.hotkey) {
-                Some(Finding::Measured { measurement, .. }) => Entry::Measured(*measurement),
-                Some(Finding::Refused { code }) => Entry::Refused(*code),
+                Some(finding) => Entry::from(finding),
                 None if self.work.absent.contains(&submission.hotkey) => {
                     Entry::Refused(ReasonCode::NotUploaded)
                 }
@@ -137,6 +136,7 @@ impl Validator {
         let Some(judgement) = self.judgement() else {
             return;
         };
+        let (base, seeded) = (judgement.archive.base, judgement.archive.seeded);
         let archive = judgement.archive.to_bytes();
         let own = self.work.scored.as_ref();
         let ranks = Ranks::new(&judgement.verdicts);
@@ -147,6 +147,8 @@ impl Validator {
                 cycle: self.work.cycle,
                 hotkey: verdict.hotkey,
                 group: verdict.group,
+                base,
+                seed: seed(Draw::Scoring, seeded.hash, self.work.cycle),
                 update: verdict.update,
                 code: verdict.code,
                 measurement: verdict.measurement,
