@@ -6,6 +6,7 @@ pub(crate) mod compare;
 pub(crate) mod inspect;
 pub(crate) mod partition;
 pub(crate) mod plan;
+pub(crate) mod score;
 pub(crate) mod select;
 pub(crate) mod slice;
 pub(crate) mod train;
@@ -23,6 +24,7 @@ use compare::CompareArguments;
 use inspect::{InspectCommand, RoutingMode};
 use partition::{AssignArguments, PartitionArguments};
 use plan::PlanArguments;
+use score::ScoreArguments;
 use select::{AffinityArguments, SelectArguments};
 use slice::{JoinArguments, SliceArguments};
 use train::{TrainArguments, TrainerKind};
@@ -73,6 +75,8 @@ pub(crate) enum Command {
     Join(JoinArguments),
     /// Fine-tune a few experts on this machine, outside any network
     Train(TrainArguments),
+    /// Measure an update as a validator would
+    Score(ScoreArguments),
     /// Run a role machine again from its journal; fails if any effect differs
     Replay(ReplayArguments),
     /// Recompute every state of a run from its chain and blobs

@@ -224,7 +224,7 @@ fn conclude(
     let id = story
         .task
         .ok_or_else(|| Failure::Check(anyhow!("no role ever loaded the task")))?;
-    let task = harvest::task(id, &store)?;
+    let task = harvest::task(plan, id, &store)?;
     let states = states(&task, story, cycles);
     let mut judge = Judge::new(&store, id);
     let mut losses: Vec<HeldoutLoss> = Vec::new();

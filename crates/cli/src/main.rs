@@ -29,6 +29,7 @@ mod replay;
 mod result_file;
 mod roles;
 mod routing_sample;
+mod score;
 mod select;
 mod slice;
 mod text_file;
@@ -77,6 +78,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Slice(arguments) => slice::run(&arguments),
         Command::Join(arguments) => join::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
+        Command::Score(arguments) => score::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Audit(arguments) => on_runtime(audit::run(arguments)),
         Command::Inspect(command) => inspect::run(&command),

@@ -124,7 +124,11 @@ pub(crate) fn write_model(
         .environment()
 }
 
-/// The task that the run worked on.
-pub(crate) fn task(id: BlobId, store: &DiskBlobs) -> Result<TaskManifest, Failure> {
+/// The task that the run worked on; its manifest is left where it is easily found.
+pub(crate) fn task(plan: &Plan, id: BlobId, store: &DiskBlobs) -> Result<TaskManifest, Failure> {
+    let path = plan.out.join("task.json");
+    std::fs::write(&path, store.read(id).environment()?)
+        .with_context(|| format!("cannot write {}", path.display()))
+        .environment()?;
     read_task(id, store).environment()
 }

@@ -13,6 +13,7 @@ mod help;
 mod inspect;
 mod partition;
 mod plan;
+mod score;
 mod select;
 mod slice;
 mod train;
