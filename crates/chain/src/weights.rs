@@ -1,8 +1,11 @@
 //! How rewards become chain weights.
 //!
-//! Chain weights are `u16` and only their ratios count. The largest reward becomes 65,535 and every
-//! other one its rounded share of that, but never less than 1 while it is positive: a small miner
-//! is not rounded away. Anything that is not a positive finite number is no reward.
+//! Chain weights are `u16` and only their ratios count. The largest reward becomes 65,535 and the
+//! others are apportioned by largest remainder: each gets the whole part of its exact share, and what
+//! is left of the sum goes, one each, to the largest fractions. So no share is off by a whole unit, and
+//! the sum of all by less than half a one: what is withheld keeps its part of the whole. A reward below
+//! one unit gets one: a small miner is not rounded away. Anything that is not a positive finite number
+//! is no reward.
 
 /// One weight per reward, in the same order.
 ///
@@ -10,23 +13,48 @@
 /// which the client refuses ([`crate::Reject::AllZeroWeights`]).
 #[must_use]
 pub fn quantise(rewards: &[f64]) -> Vec<u16> {
-    let is_reward = |reward: f64| reward.is_finite() && reward > 0.0;
+    let is_reward = |reward: &f64| reward.is_finite() && *reward > 0.0;
     let largest = rewards
         .iter()
         .copied()
-        .filter(|r| is_reward(*r))
+        .filter(is_reward)
         .fold(0.0, f64::max);
-    rewards
+    let full = f64::from(u16::MAX);
+    // Divided first: the product could overflow, the quotient is at most 1.
+    let exact: Vec<f64> = rewards
         .iter()
-        .map(|&reward| {
-            if !is_reward(reward) {
-                return 0;
+        .map(|reward| {
+            if is_reward(reward) {
+                reward / largest * full
+            } else {
+                0.0
             }
-            // Divided first: the product could overflow, the quotient is at most 1.
-            let scaled = (reward / largest * f64::from(u16::MAX)).round();
-            scaled.clamp(1.0, f64::from(u16::MAX)) as u16
         })
-        .collect()
+        .collect();
+    let mut weights: Vec<u16> = rewards
+        .iter()
+        .zip(&exact)
+        .map(|(reward, exact)| match is_reward(reward) {
+            true => exact.floor().clamp(1.0, full) as u16,
+            false => 0,
+        })
+        .collect();
+    let apportioned: Vec<usize> = (0..exact.len())
+        .filter(|place| exact[*place] >= 1.0)
+        .collect();
+    let fraction = |place: &usize| exact[*place].fract();
+    let left = apportioned.iter().map(fraction).sum::<f64>().round() as usize;
+    let mut by_fraction = apportioned;
+    by_fraction.sort_by(|a, b| {
+        let larger = fraction(b).total_cmp(&fraction(a));
+        larger
+            .then(rewards[*b].total_cmp(&rewards[*a]))
+            .then(a.cmp(b))
+    });
+    for place in by_fraction.into_iter().take(left) {
+        weights[place] = weights[place].saturating_add(1);
+    }
+    weights
 }
 
 /// Scales accepted weights so that the largest is 65,535, halves rounded up, as the chain stores them.
@@ -51,7 +79,18 @@ mod tests {
     #[test]
     fn the_largest_reward_is_full_and_the_smallest_is_still_seen() {
         assert_eq!(quantise(&[1.0, 2.0, 1e-300, 0.0]), [32_768, 65_535, 1, 0]);
+        assert_eq!(quantise(&[1.0, 65_535.0]), [1, 65_535]);
         assert_eq!(quantise(&[f64::MAX, f64::MIN_POSITIVE]), [65_535, 1]);
+    }
+
+    /// Two exact shares of 32,767.5 sum to a whole number, which is what they get between them.
+    #[test]
+    fn halves_are_not_all_rounded_up() {
+        assert_eq!(quantise(&[1.0, 1.0, 2.0]), [32_768, 32_767, 65_535]);
+        assert_eq!(
+            quantise(&[1.0, 1.0, 1.0, 3.0]),
+            [21_845, 21_845, 21_845, 65_535]
+        );
     }
 
     #[test]
@@ -89,6 +128,22 @@ mod tests {
             if rewards.iter().any(|r| positive(*r)) {
                 prop_assert_eq!(weights.iter().max(), Some(&u16::MAX));
             }
+        }
+
+        /// Rewards within four orders of magnitude, as those of one subnet are: no weight is a unit off,
+        /// and neither is their sum.
+        #[test]
+        fn no_weight_and_not_even_their_sum_is_a_unit_off(
+            rewards in proptest::collection::vec(1e-4..1.0_f64, 1..400)
+        ) {
+            let weights = quantise(&rewards);
+            let largest = rewards.iter().copied().fold(0.0, f64::max);
+            let exact: Vec<f64> = rewards.iter().map(|r| r / largest * 65_535.0).collect();
+            for (weight, exact) in weights.iter().zip(&exact) {
+                prop_assert!((f64::from(*weight) - exact).abs() < 1.0);
+            }
+            let sum: f64 = weights.iter().map(|w| f64::from(*w)).sum();
+            prop_assert!((sum - exact.iter().sum::<f64>()).abs() <= 0.5 + 1e-6);
         }
 
         #[test]
