@@ -103,6 +103,7 @@ fn announcements() -> Vec<Announcement> {
             approves: true,
             candidate: StateId([9; 32]),
             fallback: StateId([10; 32]),
+            task: [11; 8],
         }),
     ]
 }
@@ -113,7 +114,9 @@ fn task() -> TaskManifest {
         format: 1,
         name: "seed".to_owned(),
         netuid: Netuid(1),
+        follows: None,
         starts: Block(2),
+        first_cycle: Cycle(0),
         rules: Rules::default(),
         model: ModelParts {
             config: blob(1),
@@ -135,7 +138,7 @@ fn task() -> TaskManifest {
             scoring: blob(5),
             gate: blob(6),
         }],
-        first_state: StateId(BlobId::of(&state().to_bytes()).0),
+        first_state: Some(StateId(BlobId::of(&state().to_bytes()).0)),
     }
 }
 
@@ -148,6 +151,7 @@ fn state() -> StateManifest {
         groups: vec![GroupState {
             group: GroupId(0),
             shard: BlobId([7; 32]),
+            bytes: 64,
             momentum: None,
             reference_norm: Some(0.5),
         }],
@@ -202,6 +206,7 @@ fn journal(role: Role) -> Vec<u8> {
     let document = |bytes: &Vec<u8>| Event::Document {
         blob: BlobId::of(bytes),
         bytes: bytes.clone(),
+        received: 0,
     };
     let blocks = (0..50).map(|block| Event::Block(Arc::new(snapshot(block, &documents[0]))));
     let events = std::iter::once(Event::Started)

@@ -26,7 +26,6 @@ use connito_engine::{ModelConfig, Routing};
 use connito_node::journal::JournalTail;
 use connito_protocol::ids::{Cycle, StateId};
 use connito_protocol::machine::Step;
-use connito_protocol::manifest::TaskManifest;
 use connito_protocol::rules::Rules;
 use connito_protocol::schedule::Schedule;
 
@@ -225,7 +224,10 @@ fn conclude(
         .task
         .ok_or_else(|| Failure::Check(anyhow!("no role ever loaded the task")))?;
     let task = harvest::task(plan, id, &store)?;
-    let states = states(&task, story, cycles);
+    let first = task
+        .first_state
+        .ok_or_else(|| Failure::Check(anyhow!("the task has no first state")))?;
+    let states = states(first, story, cycles);
     let mut judge = Judge::new(&store, id);
     let mut losses: Vec<HeldoutLoss> = Vec::new();
     for (position, state) in states.iter().enumerate() {
@@ -271,8 +273,8 @@ fn conclude(
 
 /// The canonical state before each cycle, and after the last. A cycle that decided nothing leaves
 /// the state as it was.
-fn states(task: &TaskManifest, story: &Story, cycles: u64) -> Vec<StateId> {
-    let mut states = vec![task.first_state];
+fn states(first: StateId, story: &Story, cycles: u64) -> Vec<StateId> {
+    let mut states = vec![first];
     for cycle in (0..cycles).map(Cycle) {
         let told = story
             .cycles

@@ -142,6 +142,7 @@ pub(crate) async fn participant(
             .environment()?;
     }
     let setup = Setup {
+        task: None,
         character,
         keypair,
         folder: config.folder.clone(),

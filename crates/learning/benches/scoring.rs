@@ -152,7 +152,7 @@ impl Bench {
         }
         let mut bench = Self {
             learner: StateLearner::new(store, EngineBackend::new(THREADS), Conduct::Honest),
-            at: (task, manifest.first_state),
+            at: (task, manifest.first_state.expect("a first task has one")),
             updates,
             backend,
             base: split(&model, &manifest.groups[0]),

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use connito_protocol::audit::Observed;
 use connito_protocol::consensus::Verdict;
-use connito_protocol::ids::{BlobId, Cycle, GroupId, StateId};
+use connito_protocol::ids::{BlobId, GroupId, StateId};
 use connito_protocol::manifest::{Document, GroupState, StateManifest, TaskManifest};
 use connito_protocol::reason::ReasonCode;
 
@@ -42,6 +42,9 @@ pub enum Mismatch {
         /// What is wrong with it.
         detail: String,
     },
+    /// The task goes on with another one's state and was given none.
+    #[error("the task names no state to begin with")]
+    NoFirstState,
     /// The first state's shard does not fit the task.
     #[error("shard {id} of group {group} is none")]
     NoShard {
@@ -148,11 +151,13 @@ impl Auditor<'_> {
                 self.whole(format!("the {pool} text of {}", domain.name), id)?;
             }
         }
-        let id = self.task.first_state;
+        let Some(id) = self.task.first_state else {
+            return Err(Mismatch::NoFirstState);
+        };
         let state = self.state(id)?;
         let groups = state.groups.iter().map(|group| group.group);
         let wrong = [
-            ("cycle", state.cycle != Cycle(0)),
+            ("cycle", state.cycle != self.task.first_cycle),
             ("parent", state.parent.is_some()),
             ("list of groups", !groups.eq(self.task.group_ids())),
         ];
@@ -371,10 +376,12 @@ fn same_group(state: StateId, found: &GroupState, computed: &GroupState) -> Resu
         [found, computed].map(|group| named(group.momentum)),
     );
     let norms = [found, computed].map(|group| norm(group.reference_norm));
+    let lengths = [found, computed].map(|group| group.bytes.to_string());
     let fields = [
         ("shard", shards),
         ("momentum", momenta),
         ("reference norm", norms),
+        ("length", lengths),
     ];
     for (field, [found_text, computed]) in fields {
         if found_text != computed {

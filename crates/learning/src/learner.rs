@@ -273,6 +273,10 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             .as_ref()
             .map(|s| s.manifest.groups.clone())
             .unwrap_or_default();
+        let mut update_bytes = Vec::new();
+        for accepted in &job.accepted {
+            update_bytes.push(self.store.read(accepted.update)?.len() as u64);
+        }
         let (mut candidate, mut fallback) = (Vec::new(), Vec::new());
         for group in groups {
             let (after, kept) = self.merge_group(&group, &job.accepted)?;
@@ -288,6 +292,7 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             cycle: job.cycle,
             candidate,
             fallback,
+            update_bytes,
             incumbent_loss: incumbent,
             // A value that is not finite may lie where no gate sequence passes, and could not be read back.
             candidate_loss: mean_loss(&measured).filter(|_| finite),

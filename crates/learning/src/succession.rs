@@ -110,6 +110,7 @@ impl Succession<'_> {
         Ok(GroupState {
             group: before.group,
             shard: shard.finish()?,
+            bytes: before.bytes,
             momentum: Some(momentum.finish()?),
             reference_norm,
         })

@@ -47,6 +47,15 @@ pub struct TaskPlan<'a> {
     pub domains: Vec<DomainText>,
 }
 
+/// Where a task stands among those of its network (P-39). The default is the first one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Beginning {
+    /// The task whose place it takes.
+    pub follows: Option<BlobId>,
+    /// The number of its first cycle.
+    pub first_cycle: Cycle,
+}
+
 /// A domain's token documents in three pools that share no document.
 #[derive(Debug, Clone)]
 pub struct DomainText {
@@ -131,27 +140,40 @@ pub fn split(model: &Model, mapping: &ExpertMapping) -> Shard {
     Shard(mapping.param_keys.iter().filter_map(of_group).collect())
 }
 
-/// Writes a task's blobs and gives the name of its manifest.
+/// Writes the blobs of a network's first task and gives the name of its manifest.
 ///
 /// # Errors
 /// The experts cannot be divided, the rules do not hold, or a blob cannot be written.
 pub fn publish(plan: &TaskPlan<'_>, store: &dyn BlobStore) -> Result<BlobId, TaskBlobsError> {
+    publish_following(plan, Beginning::default(), store)
+}
+
+/// The same for a task that begins later, with the plan's model as its first state.
+///
+/// # Errors
+/// As for [`publish`].
+pub fn publish_following(
+    plan: &TaskPlan<'_>,
+    beginning: Beginning,
+    store: &dyn BlobStore,
+) -> Result<BlobId, TaskBlobsError> {
     let config = plan.model.config();
     let groups = partition(config, plan.groups)?;
     let even = || vec![EVEN_TICKETS; groups.len()];
     let tickets = plan.tickets.clone().unwrap_or_else(even);
     let shards = groups.iter().map(|mapping| {
-        let shard = store.write(&wire::encode(&split(plan.model, mapping), Codec::F32))?;
+        let shard = wire::encode(&split(plan.model, mapping), Codec::F32);
         Ok(GroupState {
             group: mapping.group_id,
-            shard,
+            shard: store.write(&shard)?,
+            bytes: shard.len() as u64,
             momentum: None,
             reference_norm: None,
         })
     });
     let first_state = StateManifest {
         format: StateManifest::FORMAT,
-        cycle: Cycle(0),
+        cycle: beginning.first_cycle,
         parent: None,
         archive: None,
         groups: shards.collect::<Result<_, StoreError>>()?,
@@ -164,7 +186,39 @@ pub fn publish(plan: &TaskPlan<'_>, store: &dyn BlobStore) -> Result<BlobId, Tas
             .filter_map(|name| Some((name.to_owned(), plan.model.tensor(name)?)))
             .collect(),
     );
-    let domains = plan.domains.iter().map(|domain| {
+    let manifest = TaskManifest {
+        format: TaskManifest::FORMAT,
+        name: plan.name.clone(),
+        netuid: plan.netuid,
+        follows: beginning.follows,
+        starts: plan.starts,
+        first_cycle: beginning.first_cycle,
+        rules: plan.rules.clone(),
+        model: ModelParts {
+            config: store.write(config.to_json().as_bytes())?,
+            tokenizer: store.write(plan.tokenizer)?,
+            backbone: store.write(&wire::encode(&backbone, Codec::F32))?,
+        },
+        domains: publish_domains(&plan.domains, store)?,
+        groups,
+        tickets,
+        first_state: Some(StateId(store.write(&first_state.to_bytes())?.0)),
+    };
+    manifest
+        .check()
+        .map_err(|error| TaskBlobsError::Refused(error.to_string()))?;
+    Ok(store.write(&manifest.to_bytes())?)
+}
+
+/// Writes the pools of domains.
+///
+/// # Errors
+/// A blob cannot be written.
+pub fn publish_domains(
+    texts: &[DomainText],
+    store: &dyn BlobStore,
+) -> Result<Vec<Domain>, StoreError> {
+    let domains = texts.iter().map(|domain| {
         Ok(Domain {
             name: domain.name.clone(),
             group: domain.group,
@@ -173,26 +227,7 @@ pub fn publish(plan: &TaskPlan<'_>, store: &dyn BlobStore) -> Result<BlobId, Tas
             gate: store.write(&domain.gate.to_bytes())?,
         })
     });
-    let manifest = TaskManifest {
-        format: TaskManifest::FORMAT,
-        name: plan.name.clone(),
-        netuid: plan.netuid,
-        starts: plan.starts,
-        rules: plan.rules.clone(),
-        model: ModelParts {
-            config: store.write(config.to_json().as_bytes())?,
-            tokenizer: store.write(plan.tokenizer)?,
-            backbone: store.write(&wire::encode(&backbone, Codec::F32))?,
-        },
-        domains: domains.collect::<Result<_, StoreError>>()?,
-        groups,
-        tickets,
-        first_state: StateId(store.write(&first_state.to_bytes())?.0),
-    };
-    manifest
-        .check()
-        .map_err(|error| TaskBlobsError::Refused(error.to_string()))?;
-    Ok(store.write(&manifest.to_bytes())?)
+    domains.collect()
 }
 
 /// Reads a task's manifest.

@@ -7,16 +7,28 @@
     reason = "a harness that fails to build its network has failed"
 )]
 
+#[path = "cluster/adoption.rs"]
+mod adoption;
 #[path = "cluster/advance.rs"]
 mod advance;
 #[path = "cluster/audit.rs"]
 mod audit;
+#[path = "cluster/cast.rs"]
+mod cast;
 #[path = "cluster/feedback.rs"]
 mod feedback;
+#[path = "cluster/late.rs"]
+mod late;
 #[path = "cluster/network.rs"]
 mod network;
+#[path = "cluster/receipts.rs"]
+mod receipts;
+#[path = "cluster/report.rs"]
+mod report;
 #[path = "cluster/toy_task.rs"]
 mod toy_task;
+#[path = "cluster/versions.rs"]
+mod versions;
 
 use connito_protocol::ids::{Cycle, GroupId};
 use connito_protocol::reason::ReasonCode;

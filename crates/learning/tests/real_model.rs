@@ -69,6 +69,10 @@ fn task_under(store: &MemoryStore, change: impl FnOnce(&mut Rules)) -> (BlobId, 
     (id, manifest)
 }
 
+fn base_of(manifest: &TaskManifest) -> StateId {
+    manifest.first_state.expect("a first task has one")
+}
+
 fn learner(
     store: &Arc<MemoryStore>,
     conduct: Conduct,
@@ -142,7 +146,7 @@ fn merge(store: &Arc<MemoryStore>, (task, state): (BlobId, StateId), update: Blo
 fn joining_after_splitting_gives_the_same_model_bit_for_bit() {
     let store = MemoryStore::default();
     let (_, manifest) = task(&store);
-    let state = read_state(manifest.first_state, &store).expect("just written");
+    let state = read_state(base_of(&manifest), &store).expect("just written");
     let joined = join(&manifest, &state, &store).expect("all parts are here");
     let original = model();
     assert!(joined.names().eq(original.names()));
@@ -183,7 +187,7 @@ fn only_the_selected_experts_are_trained_and_sent() {
             rules.inner.kept = 2;
             rules.selection.top = SelectionTop::K(1);
         });
-        let update = train(&store, (task, manifest.first_state), Conduct::Honest);
+        let update = train(&store, (task, base_of(&manifest)), Conduct::Honest);
         let experts = listed(&store, update);
         let own = &manifest.groups[0];
         assert!(
@@ -197,7 +201,7 @@ fn only_the_selected_experts_are_trained_and_sent() {
             assert_eq!(listed.len(), 1, "{routing:?}, layer {layer}: {listed:?}");
             assert!(own.expert_indices.contains(&listed[0]), "{routing:?}");
         }
-        let findings = score(&store, (task, manifest.first_state), &[update]);
+        let findings = score(&store, (task, base_of(&manifest)), &[update]);
         assert!(
             matches!(findings[0], Finding::Measured { .. }),
             "{routing:?}: {findings:?}"
@@ -230,7 +234,7 @@ fn a_task_that_selects_more_experts_than_a_group_has_is_refused() {
 fn an_honest_update_is_worth_something_and_moves_only_its_own_group() {
     let store = Arc::new(MemoryStore::default());
     let (task, manifest) = task(&store);
-    let at = (task, manifest.first_state);
+    let at = (task, base_of(&manifest));
     let update = train(&store, at, Conduct::Honest);
     let findings = score(&store, at, &[update]);
     let Finding::Measured {
@@ -252,7 +256,7 @@ fn an_honest_update_is_worth_something_and_moves_only_its_own_group() {
     let state = StateManifest {
         format: StateManifest::FORMAT,
         cycle: Cycle(1),
-        parent: Some(manifest.first_state),
+        parent: Some(base_of(&manifest)),
         archive: None,
         groups: merged.candidate,
         merged: Vec::new(),
@@ -272,7 +276,7 @@ fn an_honest_update_is_worth_something_and_moves_only_its_own_group() {
 fn merging_the_same_updates_twice_gives_the_same_bytes() {
     let store = Arc::new(MemoryStore::default());
     let (task, manifest) = task(&store);
-    let at = (task, manifest.first_state);
+    let at = (task, base_of(&manifest));
     let update = train(&store, at, Conduct::Honest);
     assert_eq!(
         update,
@@ -288,7 +292,7 @@ fn merging_the_same_updates_twice_gives_the_same_bytes() {
 fn damage_copies_and_rubbish_are_told_apart() {
     let store = Arc::new(MemoryStore::default());
     let (task, manifest) = task(&store);
-    let at = (task, manifest.first_state);
+    let at = (task, base_of(&manifest));
     let honest = train(&store, at, Conduct::Honest);
     let rubbish = store.write(b"\x80\x04\x95pickle").expect("memory");
     let findings = score(&store, at, &[honest, honest, rubbish]);
@@ -381,7 +385,7 @@ fn permuted_copies_and_momentum_riders_are_found() {
 fn a_job_has_the_same_outcome_on_a_fresh_learner_and_on_a_busy_one() {
     let store = Arc::new(MemoryStore::default());
     let (task, manifest) = task(&store);
-    let state = manifest.first_state;
+    let state = base_of(&manifest);
     let train = |group, seed| {
         Job::Train(TrainJob {
             cycle: Cycle(0),
@@ -442,7 +446,7 @@ fn a_job_whose_window_has_closed_fails_without_a_result() {
     let job = Job::Train(TrainJob {
         cycle: Cycle(0),
         task,
-        state: manifest.first_state,
+        state: base_of(&manifest),
         group: GroupId(0),
         seed: Seed([1; 32]),
         stop_at: Block(5),
@@ -467,6 +471,6 @@ fn a_candidate_that_could_not_be_read_back_does_not_pass_the_gate() {
     let update = store
         .write(&wire::encode(&huge, Codec::F32))
         .expect("memory");
-    let merged = merge(&store, (task, manifest.first_state), update);
+    let merged = merge(&store, (task, base_of(&manifest)), update);
     assert!(!merged.passes(), "{merged:?}");
 }

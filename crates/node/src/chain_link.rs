@@ -217,6 +217,7 @@ fn operation(effect: &Effect) -> Option<Op> {
         | Effect::Run(_)
         | Effect::Answer { .. }
         | Effect::Issue(_)
+        | Effect::AskReceipt { .. }
         | Effect::Tell(_) => None,
     }
 }

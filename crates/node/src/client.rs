@@ -1,13 +1,15 @@
 //! The HTTP client: it believes nobody and waits for nobody longer than stated.
 //!
 //! Fetching (fetch.rs) verifies every mebibyte before it is kept and goes on with the next mirror
-//! where the last one failed. Uploading (upload.rs) streams from the store and signs what it sends.
+//! where the last one failed. Receipts (receipt.rs) are believed if the validator that was asked
+//! signed them. Uploading (upload.rs) streams from the store and signs what it sends.
 //! No redirects are followed, no proxy is asked, nothing is decompressed: what is asked of
 //! an address comes from that address, in the bytes that were named.
 //!
 //! Knows nothing of which mirrors exist or who is worth asking: sources are the caller's.
 
 mod fetch;
+mod receipt;
 mod upload;
 
 use std::error::Error;

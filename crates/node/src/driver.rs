@@ -59,6 +59,8 @@ pub(crate) struct Ports<C> {
     pub(crate) client: BlobClient,
     pub(crate) uploads: Option<mpsc::Receiver<Uploaded>>,
     pub(crate) views: Views,
+    /// The task that the operator of an owner wants announced.
+    pub(crate) task: Option<BlobId>,
 }
 
 /// What the HTTP server shows, written by the driver after every event.
@@ -124,6 +126,8 @@ pub(crate) struct Driver<C> {
     /// The state that the server shows, and the bound on uploads that follows from it.
     shown: Option<StateId>,
     largest_upload: u64,
+    /// The state that the bound is that of.
+    bounded_for: Option<StateId>,
 }
 
 impl<C: Chain + 'static> Driver<C> {
@@ -160,11 +164,15 @@ impl<C: Chain + 'static> Driver<C> {
             block: last.unwrap_or_default(),
             shown: None,
             largest_upload: 0,
+            bounded_for: None,
             events: events.clone(),
             ports,
         };
         driver.finish_last_step(&steps)?;
         driver.take(Event::Started)?;
+        if let Some(task) = driver.ports.task.take() {
+            driver.take(Event::TaskGiven { task })?;
+        }
         let after = driver.first_block(last).await;
         let feeder = tokio::spawn(feed(driver.ports.chain.clone(), after, head, events));
         let result = loop {
@@ -249,6 +257,7 @@ impl<C: Chain + 'static> Driver<C> {
             }
             Effect::Answer { ticket, answer } => self.answer(ticket, answer),
             Effect::Issue(receipt) => self.issue(&receipt),
+            Effect::AskReceipt { cycle, from } => self.ask_receipt(cycle, from),
             Effect::Tell(milestone) => debug!(target: "driver", ?milestone),
         }
         Ok(())
@@ -297,6 +306,16 @@ impl<C: Chain + 'static> Driver<C> {
                 Err(error) => Delivery::Unreachable(sentence(&error)),
             };
             let _ = events.send(Event::Delivered { blob, to, answer }).await;
+        });
+    }
+
+    fn ask_receipt(&self, cycle: Cycle, from: Vec<(Hotkey, Endpoint)>) {
+        let (client, events, hotkey) =
+            (self.ports.client.clone(), self.events.clone(), self.hotkey);
+        tokio::spawn(async move {
+            let receipt = client.receipt(cycle, hotkey, &from).await.map(Box::new);
+            // A closed channel means that the role has stopped.
+            let _ = events.send(Event::Receipt { cycle, receipt }).await;
         });
     }
 
@@ -387,10 +406,10 @@ impl<C: Chain + 'static> Driver<C> {
         }
     }
 
-    /// An update in f32 is as long as its group's shard; no codec makes it longer. Shards keep their
-    /// size from state to state, so the bound is looked up once, as soon as the shards are here.
+    /// An update in f32 is as long as its group's shard; no codec makes it longer. The bound is looked up
+    /// once for each state, as soon as the shards are here: another task may have other groups (P-39).
     fn bound_uploads(&mut self) {
-        if self.largest_upload > 0 {
+        if self.bounded_for == self.shown {
             return;
         }
         let manifest = self.ports.views.state.borrow().as_ref().and_then(|shown| {
@@ -398,8 +417,14 @@ impl<C: Chain + 'static> Driver<C> {
             StateManifest::from_bytes(&bytes).ok()
         });
         let shards = manifest.into_iter().flat_map(|manifest| manifest.groups);
-        let lengths = shards.filter_map(|group| self.ports.blobs.len(&group.shard).ok());
-        self.largest_upload = lengths.max().unwrap_or(0);
+        let lengths = shards.map(|group| self.ports.blobs.len(&group.shard).ok());
+        let lengths: Vec<Option<u64>> = lengths.collect();
+        if let Some(longest) = lengths.iter().flatten().max() {
+            self.largest_upload = *longest;
+        }
+        if !lengths.is_empty() && lengths.iter().all(Option::is_some) {
+            self.bounded_for = self.shown;
+        }
     }
 }
 
@@ -427,20 +452,28 @@ impl SignedReceipt {
 
 async fn fetched(blobs: &DiskBlobs, client: &BlobClient, fetch: &Fetch) -> Event {
     let blob = fetch.blob;
+    let mut received = 0;
     if !blobs.has(&blob) {
         let sources: Vec<String> = fetch.sources.iter().map(Endpoint::url).collect();
-        if let Err(error) = client.fetch(blob, &sources, fetch.maximum_bytes).await {
-            debug!(target: "blobs::fetch", error = %sentence(&error), "not fetched");
-            return Event::FetchFailed {
-                blob,
-                absent: matches!(error, FetchError::Absent { .. }),
-            };
+        match client.fetch(blob, &sources, fetch.maximum_bytes).await {
+            Ok(bytes) => received = bytes,
+            Err(error) => {
+                debug!(target: "blobs::fetch", error = %sentence(&error), "not fetched");
+                return Event::FetchFailed {
+                    blob,
+                    absent: matches!(error, FetchError::Absent { .. }),
+                };
+            }
         }
     }
     match fetch.form {
-        Form::Blob | Form::Update => Event::Fetched { blob },
+        Form::Blob | Form::Update => Event::Fetched { blob, received },
         Form::Document => match blobs.get(&blob) {
-            Ok(bytes) => Event::Document { blob, bytes },
+            Ok(bytes) => Event::Document {
+                blob,
+                bytes,
+                received,
+            },
             Err(_) => Event::FetchFailed {
                 blob,
                 absent: false,

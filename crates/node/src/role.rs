@@ -45,6 +45,8 @@ pub struct Setup {
     pub journal: PathBuf,
     /// Where it serves; a miner does not.
     pub listener: Option<TcpListener>,
+    /// The task that an owner announces from now on, in its store; none for the one of its character.
+    pub task: Option<BlobId>,
 }
 
 /// Why a role could not start, or stopped by itself.
@@ -141,6 +143,7 @@ pub async fn run<C: Chain + 'static>(
         client,
         uploads: validates.then_some(uploads),
         views,
+        task: setup.task,
     };
     Driver::run(setup.character, journal, learner, ports, stop).await?;
     if let Some(served) = served {

@@ -54,7 +54,18 @@ pub enum Announcement {
     Voted(Vote),
 }
 
-/// A validator's word on what follows (P-33).
+/// First bytes of a task manifest's name: enough to tell the one announced task from the one in force.
+pub type TaskDigest = [u8; 8];
+
+/// The digest by which votes name a task.
+#[must_use]
+pub fn task_digest(task: BlobId) -> TaskDigest {
+    let mut digest = [0; 8];
+    digest.copy_from_slice(&task.0[..8]);
+    digest
+}
+
+/// A validator's word on what follows (P-33, P-39).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Vote {
     /// The cycle that ends.
@@ -65,6 +76,8 @@ pub struct Vote {
     pub candidate: StateId,
     /// The state that follows when it does not.
     pub fallback: StateId,
+    /// The task that the next cycle belongs to.
+    pub task: TaskDigest,
 }
 
 impl Announcement {
@@ -103,6 +116,7 @@ impl Announcement {
                 bytes.push(u8::from(vote.approves));
                 bytes.extend_from_slice(&vote.candidate.0);
                 bytes.extend_from_slice(&vote.fallback.0);
+                bytes.extend_from_slice(&vote.task);
             }
         }
         bytes
@@ -138,6 +152,7 @@ impl Announcement {
                 },
                 candidate: StateId(rest.array()?),
                 fallback: StateId(rest.array()?),
+                task: rest.array()?,
             }),
             _ => return None,
         };
@@ -202,6 +217,7 @@ mod tests {
             approves: true,
             candidate: StateId([1; 32]),
             fallback: StateId([2; 32]),
+            task: [3; 8],
         });
         let mut bytes = vote.encode();
         assert_eq!(Announcement::decode(&bytes), Some(vote));

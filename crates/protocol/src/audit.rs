@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::consensus::{Tally, Verdict, tally};
-use crate::ids::{Block, Cycle, GroupId, Hotkey, StateId, Uid};
-use crate::manifest::{BlockRef, CycleArchive, MergedUpdate, TaskManifest};
+use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, StateId, Uid};
+use crate::manifest::{BlockRef, CycleArchive, MergedUpdate, StateManifest, TaskManifest};
 use crate::round::{Known, Round, votes};
 use crate::schedule::{Schedule, Window};
 use crate::snapshot::{Participant, Participants, Record, Snapshot};
@@ -24,6 +24,24 @@ pub struct Observer {
     groups: Vec<GroupId>,
     tickets: Vec<u16>,
     significance: f64,
+    rebase_window: u64,
+}
+
+/// What was verified of the states before a cycle, and of the blobs that are there.
+#[derive(Clone, Copy)]
+pub struct Before<'a> {
+    /// Manifests of the states so far, the cycle's base among them.
+    pub manifests: &'a BTreeMap<StateId, StateManifest>,
+    /// States before the base, to tell a stale one from an unknown one.
+    pub older: &'a [StateId],
+    /// Of how many bytes an update is; no record tells.
+    pub bytes: &'a dyn Fn(BlobId) -> u64,
+}
+
+impl std::fmt::Debug for Before<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Before").finish_non_exhaustive()
+    }
 }
 
 /// Something for each block at which a cycle's facts are fixed.
@@ -81,10 +99,11 @@ impl Observer {
     pub fn new(network: Network, task: &TaskManifest) -> Self {
         Self {
             network,
-            schedule: Schedule::new(task.starts, task.rules.windows),
+            schedule: task.schedule(),
             groups: task.group_ids(),
             tickets: task.tickets.clone(),
             significance: task.rules.scoring.significance,
+            rebase_window: task.rules.scoring.rebase_window,
         }
     }
 
@@ -100,13 +119,13 @@ impl Observer {
         }
     }
 
-    /// What a cycle amounts to by the chain. `base` is the state it built on, `older` are those before
-    /// it; nothing if the blocks are not the cycle's.
+    /// What a cycle amounts to by the chain. `base` is the state it built on; nothing if the blocks are
+    /// not the cycle's.
     #[must_use]
     pub fn from_chain(
         &self,
         (cycle, base): (Cycle, StateId),
-        older: &[StateId],
+        before: &Before<'_>,
         blocks: &Fixed<Arc<Snapshot>>,
     ) -> Option<Observed> {
         let known = Known {
@@ -114,7 +133,9 @@ impl Observer {
             schedule: &self.schedule,
             groups: &self.groups,
             tickets: &self.tickets,
-            older,
+            manifests: before.manifests,
+            rebase_window: self.rebase_window,
+            older: before.older,
             significance: self.significance,
         };
         let mut round = Round::new(cycle, Some(base), &blocks.sealed);
@@ -130,7 +151,7 @@ impl Observer {
         Some(Observed {
             cycle,
             quorum: judgement.quorum,
-            accepted: judgement.merged(),
+            accepted: judgement.merged(before.bytes),
             verdicts: judgement.verdicts,
             archive: judgement.archive,
         })
@@ -140,7 +161,11 @@ impl Observer {
     ///
     /// # Errors
     /// The archive is none that the cycle could have left.
-    pub fn from_archive(&self, archive: &CycleArchive) -> Result<Observed, ArchiveError> {
+    pub fn from_archive(
+        &self,
+        archive: &CycleArchive,
+        before: &Before<'_>,
+    ) -> Result<Observed, ArchiveError> {
         let expected = self.blocks(archive.cycle);
         for (window, found, expected) in [
             ("sealed", archive.sealed, expected.sealed),
@@ -173,7 +198,7 @@ impl Observer {
             voted: Arc::clone(&scored),
             scored,
         };
-        let observed = self.from_chain((archive.cycle, archive.base), &[], &blocks);
+        let observed = self.from_chain((archive.cycle, archive.base), before, &blocks);
         let observed = observed.ok_or(ArchiveError::Records("blocks"))?;
         match difference(archive, &observed.archive) {
             Some(field) => Err(ArchiveError::Records(field)),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::announcement::Vote;
+use crate::announcement::{TaskDigest, Vote};
 use crate::ids::{BlobId, GroupId, Hotkey, StateId};
 use crate::reason::{Charged, ReasonCode};
 use crate::report::{Entry, Measurement, ScoreReport};
@@ -178,6 +178,19 @@ pub fn tally(votes: &[(Voter, Vote)], voters: &[Voter]) -> Option<Tally> {
         })
 }
 
+/// The task that holders of more than half of all stake say the next cycle belongs to (P-39). `None`
+/// when no task has that much stake: the one in force goes on.
+#[must_use]
+pub fn next_task(votes: &[(Voter, Vote)], voters: &[Voter]) -> Option<TaskDigest> {
+    let mut named: BTreeMap<TaskDigest, u128> = BTreeMap::new();
+    for (voter, vote) in votes {
+        *named.entry(vote.task).or_default() += u128::from(voter.stake);
+    }
+    let all: u128 = voters.iter().map(|voter| u128::from(voter.stake)).sum();
+    let most = named.into_iter().find(|(_, stake)| stake * 2 > all);
+    most.map(|(task, _)| task)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -284,6 +297,7 @@ mod tests {
             approves,
             candidate: StateId([candidate; 32]),
             fallback: StateId([9; 32]),
+            task: [candidate; 8],
         };
         let voters = [voter(1, 10), voter(2, 10), voter(3, 10)];
         let agreed = tally(
@@ -311,6 +325,13 @@ mod tests {
             tally(&[(voters[0], vote(true, 1))], &voters),
             None,
             "a third is no quorum"
+        );
+        let votes = [(voters[0], vote(true, 1)), (voters[1], vote(false, 1))];
+        assert_eq!(next_task(&votes, &voters), Some([1; 8]));
+        assert_eq!(
+            next_task(&votes[..1], &voters),
+            None,
+            "nor is it for a task"
         );
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::announcement::{Announcement, Salt};
 use crate::consensus::Verdict;
-use crate::ids::{BlobId, Cycle, Hotkey, StateId, Uid};
+use crate::ids::{BlobId, Block, Cycle, Hotkey, StateId, Uid};
 use crate::job::{Finding, Job, Outcome, Trained};
 use crate::receipt::Receipt;
 use crate::rewards::CycleRewards;
@@ -35,11 +35,17 @@ pub enum Event {
         /// Its bytes.
         #[serde(with = "hex_bytes")]
         bytes: Vec<u8>,
+        /// Bytes that came over the network for it; none where it was here already.
+        #[serde(default)]
+        received: u64,
     },
     /// A blob that was asked for is in the store.
     Fetched {
         /// Its name.
         blob: BlobId,
+        /// Bytes that came over the network for it; none where it was here already.
+        #[serde(default)]
+        received: u64,
     },
     /// A blob could not be had.
     FetchFailed {
@@ -80,6 +86,19 @@ pub enum Event {
     ChainRefused {
         /// In the chain's words.
         reason: String,
+    },
+    /// The answer to [`Effect::AskReceipt`].
+    Receipt {
+        /// The cycle that was asked for.
+        cycle: Cycle,
+        /// The receipt, its signature verified as that of the validator which it names; `None` where
+        /// nobody that was asked had one.
+        receipt: Option<Box<Receipt>>,
+    },
+    /// The operator of an owner has another task to announce, which is in the store.
+    TaskGiven {
+        /// Its manifest.
+        task: BlobId,
     },
 }
 
@@ -144,6 +163,13 @@ pub enum Effect {
     },
     /// Sign a receipt and serve it.
     Issue(Receipt),
+    /// Ask validators for their receipt for our submission, until one has it.
+    AskReceipt {
+        /// The cycle.
+        cycle: Cycle,
+        /// Whom to ask, and where.
+        from: Vec<(Hotkey, Endpoint)>,
+    },
     /// Something that people want to know. Has no consequence.
     Tell(Milestone),
 }
@@ -197,12 +223,21 @@ pub enum UploadAnswer {
 pub enum Milestone {
     /// The hotkey is not registered; nothing can be done until it is.
     NotRegistered,
-    /// The task is known and sound.
+    /// The task is known and sound, and is worked on from here on.
     TaskLoaded {
         /// Its manifest.
         task: BlobId,
     },
-    /// The task cannot be worked on.
+    /// A task that follows the present one is known and sound.
+    TaskFollows {
+        /// Its manifest.
+        task: BlobId,
+        /// The first cycle under it, if the validators are ready by then.
+        cycle: Cycle,
+        /// That cycle's first block.
+        starts: Block,
+    },
+    /// An announced task is not worked on.
     TaskRefused {
         /// Why.
         reason: String,
@@ -213,6 +248,24 @@ pub enum Milestone {
         cycle: Cycle,
         /// The state.
         state: StateId,
+        /// Bytes that came over the network for it.
+        #[serde(default)]
+        bytes_fetched: u64,
+        /// Bytes of the shards that were missing: what fetching them whole would have taken.
+        #[serde(default)]
+        bytes_whole: u64,
+        /// Whether some of it was recomputed from the state before.
+        #[serde(default)]
+        recomputed: bool,
+    },
+    /// Training ended too late; the update is presented in the next cycle.
+    PresentedLate {
+        /// The cycle that it was trained in.
+        trained: Cycle,
+        /// The cycle that it is presented in.
+        cycle: Cycle,
+        /// The update.
+        update: BlobId,
     },
     /// Training ended.
     Trained(Trained),
@@ -269,6 +322,27 @@ pub enum Milestone {
         passed: Option<bool>,
         /// What each validator committed to: the state that follows from its vote and the outcome.
         committed: Vec<(Hotkey, StateId)>,
+    },
+    /// Weights were sent to the chain.
+    WeightsSent {
+        /// Miners that get some.
+        miners: usize,
+        /// The share that is withheld, of all that the history holds.
+        withheld: f64,
+        /// Whether it is the weight of the subnet owner's slot; otherwise the owner has none, and the
+        /// chain divides the whole among the miners.
+        to_owner: bool,
+    },
+    /// What a validator says in writing of our submission.
+    Receipt(Box<Receipt>),
+    /// Whether our update is part of the state that followed.
+    Included {
+        /// The cycle of the submission.
+        cycle: Cycle,
+        /// The update.
+        update: BlobId,
+        /// Whether the next state's manifest names it.
+        merged: bool,
     },
     /// The chain refused a write.
     ChainRefused {

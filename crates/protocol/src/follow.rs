@@ -2,28 +2,37 @@
 //! chain, and keep what it needs of the blobs (P-3, P-4, P-33).
 //!
 //! Inputs are events; a role asks it for the current moment, the base of the cycle and the observed
-//! round. It knows nothing of training, scoring or uploading.
+//! round. Which task is worked on is decided in `follow/versions.rs`, how the bytes of a state come in
+//! `follow/adoption.rs`. It knows nothing of training, scoring or uploading.
 
-use std::collections::{BTreeMap, VecDeque};
+mod adoption;
+mod versions;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::announcement::{Announcement, MAXIMUM_ANNOUNCEMENT_BYTES, Vote};
 use crate::consensus::tally;
 use crate::event::{Effect, Effects, Event, Form, Milestone};
-use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, StateId};
+use crate::ids::{BlobId, Block, Cycle, Hotkey, StateId};
 use crate::job::Candidate;
-use crate::library::Library;
-use crate::manifest::{Document, StateManifest, TaskManifest};
+use crate::library::{Library, Wanted};
+use crate::lineage::{self, Earlier};
+use crate::manifest::{Document, StateManifest};
 use crate::rewards::History;
 use crate::round::{Known, Round, votes};
-use crate::schedule::{Moment, Schedule, Window};
+use crate::schedule::{Moment, Window};
 use crate::snapshot::{Endpoint, Snapshot, Voter};
 use crate::submission::Network;
+use adoption::Adoption;
+use versions::Tasks;
+
+pub(crate) use versions::Task;
 
 /// Blocks kept until the task is known, so that a newcomer can still read a vote in them.
 const MAXIMUM_BACKLOG: usize = 2_048;
 
-/// States remembered to tell a stale base from an unknown one.
+/// States remembered to tell a stale base from an unknown one: as many as the longest rebase window.
 const OLDER_STATES: usize = 4;
 
 /// Blocks after which a write that has not shown on the chain is sent again: it can show in the next
@@ -39,15 +48,6 @@ pub struct Identity {
     pub network: Network,
     /// Where it serves, if it does.
     pub endpoint: Option<Endpoint>,
-}
-
-/// A task that was read and checked.
-#[derive(Debug, Clone)]
-pub(crate) struct Task {
-    pub(crate) id: BlobId,
-    pub(crate) manifest: TaskManifest,
-    pub(crate) schedule: Schedule,
-    pub(crate) groups: Vec<GroupId>,
 }
 
 /// How much of a cycle a role reads off the chain.
@@ -68,11 +68,13 @@ pub(crate) struct Follower {
     pub(crate) history: History,
     now: Option<Arc<Snapshot>>,
     backlog: VecDeque<Arc<Snapshot>>,
-    refused_task: Option<BlobId>,
-    task: Option<Task>,
+    tasks: Tasks,
     canonical: Option<StateId>,
     older: Vec<StateId>,
     manifests: BTreeMap<StateId, StateManifest>,
+    /// Documents that were named as a state's manifest and are none.
+    unreadable: BTreeSet<StateId>,
+    adoption: Adoption,
     ready: Option<Cycle>,
     round: Option<Round>,
     accepted: VecDeque<(Cycle, Vec<Candidate>)>,
@@ -96,11 +98,12 @@ impl Follower {
             history: History::default(),
             now: None,
             backlog: VecDeque::new(),
-            refused_task: None,
-            task: None,
+            tasks: Tasks::default(),
             canonical: None,
             older: Vec::new(),
             manifests: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+            adoption: Adoption::default(),
             ready: None,
             round: None,
             accepted: VecDeque::new(),
@@ -115,7 +118,15 @@ impl Follower {
         self.library.note(event, block, effects);
         match event {
             Event::Block(snapshot) => self.on_block(snapshot, effects),
-            Event::Document { blob, bytes } => self.on_document(*blob, bytes, effects),
+            Event::Document {
+                blob,
+                bytes,
+                received,
+            } => {
+                self.count_received(*blob, *received);
+                self.on_document(*blob, bytes, effects);
+            }
+            Event::Fetched { blob, received } => self.count_received(*blob, *received),
             Event::Started => self.sent.clear(),
             Event::ChainRefused { reason } => {
                 // Due again with the next block, and not at once: the reason may still hold.
@@ -126,17 +137,14 @@ impl Follower {
                     reason: reason.clone(),
                 });
             }
-            Event::Fetched { .. }
-            | Event::FetchFailed { .. }
+            Event::FetchFailed { .. }
             | Event::Uploaded { .. }
             | Event::Delivered { .. }
+            | Event::Receipt { .. }
+            | Event::TaskGiven { .. }
             | Event::Finished { .. } => {}
         }
         self.pursue(effects);
-    }
-
-    pub(crate) fn task(&self) -> Option<&Task> {
-        self.task.as_ref()
     }
 
     pub(crate) fn round(&self) -> Option<&Round> {
@@ -167,6 +175,26 @@ impl Follower {
         self.manifests.get(&base).map(|manifest| (base, manifest))
     }
 
+    /// The states before the base that an update of this cycle may build on, as far as they are known
+    /// here (P-15).
+    pub(crate) fn earlier(&self) -> Vec<Earlier> {
+        self.lineage().unwrap_or_default()
+    }
+
+    /// The same for whoever must know all of them; otherwise, the state whose manifest is missing.
+    fn lineage(&self) -> Result<Vec<Earlier>, StateId> {
+        let (Some(task), Some(round)) = (self.task(), &self.round) else {
+            return Ok(Vec::new());
+        };
+        let Some(base) = round.base else {
+            return Ok(Vec::new());
+        };
+        let window = task.manifest.rules.scoring.rebase_window;
+        lineage::earlier(base, (round.cycle, window), |state| {
+            self.manifests.get(&state)
+        })
+    }
+
     /// A manifest that this role wrote itself.
     pub(crate) fn keep_manifest(
         &mut self,
@@ -195,20 +223,28 @@ impl Follower {
         form: Form,
         effects: &mut Effects,
     ) {
+        let wanted = blobs.into_iter().map(|blob| Wanted::any(blob, form));
+        self.want_all(wanted, effects);
+    }
+
+    fn want_all(&mut self, wanted: impl IntoIterator<Item = Wanted>, effects: &mut Effects) {
         let Some(now) = &self.now else { return };
         let block = now.block;
-        let mut due = blobs
-            .into_iter()
-            .filter(|blob| self.library.is_due(*blob, block))
-            .peekable();
-        if due.peek().is_none() {
+        let wanted = wanted.into_iter();
+        let due: Vec<Wanted> = wanted
+            .filter(|wanted| self.library.is_due(*wanted, block))
+            .collect();
+        if due.is_empty() {
             return;
         }
-        let due: Vec<BlobId> = due.collect();
         let sources = now.servers(self.identity.hotkey);
-        for blob in due {
-            self.library.want(blob, form, (block, &sources), effects);
+        for wanted in due {
+            self.library.want(wanted, (block, &sources), effects);
         }
+    }
+
+    fn want_document(&mut self, document: BlobId, effects: &mut Effects) {
+        self.want([document], Form::Document, effects);
     }
 
     /// Accepted updates of the last cycles, as far back as the rules remember.
@@ -240,18 +276,6 @@ impl Follower {
         }
     }
 
-    /// Tells once a cycle that its base is complete.
-    pub(crate) fn tell_ready(&mut self, effects: &mut Effects) {
-        let Some(round) = &self.round else { return };
-        if let (Some(state), true) = (round.base, self.ready != Some(round.cycle)) {
-            self.ready = Some(round.cycle);
-            effects.tell(Milestone::BaseReady {
-                cycle: round.cycle,
-                state,
-            });
-        }
-    }
-
     fn may_send(&mut self, write: Write, bytes: &[u8]) -> bool {
         let block = self.now.as_ref().map_or(Block(0), |now| now.block);
         let waiting = self
@@ -268,76 +292,78 @@ impl Follower {
         let expected = self.now.as_ref().map(|now| now.block.next());
         if expected.is_some_and(|expected| expected != snapshot.block) {
             // Votes may have been missed: what is canonical must be learnt anew.
-            self.canonical = None;
-            self.round = None;
+            self.forget_what_votes_decided();
         }
         self.now = Some(Arc::clone(snapshot));
-        if self.task.is_some() {
-            self.observe(snapshot, effects);
-        } else {
-            if self.backlog.len() == MAXIMUM_BACKLOG {
-                self.backlog.pop_front();
+        if self.backlog.len() == MAXIMUM_BACKLOG {
+            self.backlog.pop_front();
+            if self.round.is_some() {
+                self.forget_what_votes_decided();
             }
-            self.backlog.push_back(Arc::clone(snapshot));
+        }
+        self.backlog.push_back(Arc::clone(snapshot));
+        self.observe_backlog(effects);
+    }
+
+    fn forget_what_votes_decided(&mut self) {
+        self.canonical = None;
+        self.round = None;
+        self.forget_task();
+    }
+
+    /// Takes in the blocks that have come, as far as their task is known.
+    fn observe_backlog(&mut self, effects: &mut Effects) {
+        while let Some(next) = self.backlog.front() {
+            self.enter_task(next.block, effects);
+            if self.task().is_none() {
+                return;
+            }
+            if let Some(snapshot) = self.backlog.pop_front() {
+                self.observe(&snapshot, effects);
+            }
         }
     }
 
     fn on_document(&mut self, blob: BlobId, bytes: &[u8], effects: &mut Effects) {
-        if self.task.is_none() && Some(blob) == self.announced_task() {
-            self.load_task(blob, bytes, effects);
-        } else if Some(blob) == self.canonical.map(StateId::manifest_blob)
-            && let Ok(manifest) = StateManifest::from_bytes(bytes)
-        {
-            self.manifests.insert(StateId(blob.0), manifest);
+        if self.on_task(blob, bytes, effects) {
+            return;
         }
-    }
-
-    fn load_task(&mut self, id: BlobId, bytes: &[u8], effects: &mut Effects) {
-        let read = TaskManifest::from_bytes(bytes).map_err(|error| error.to_string());
-        let checked = read.and_then(|manifest| match manifest.check() {
-            Ok(()) => Ok(manifest),
-            Err(error) => Err(error.to_string()),
-        });
-        match checked {
-            Ok(manifest) => {
-                self.task = Some(Task {
-                    id,
-                    schedule: Schedule::new(manifest.starts, manifest.rules.windows),
-                    groups: manifest.group_ids(),
-                    manifest,
-                });
-                effects.tell(Milestone::TaskLoaded { task: id });
-                for snapshot in std::mem::take(&mut self.backlog) {
-                    self.observe(&snapshot, effects);
+        let state = StateId(blob.0);
+        if self.missing_manifests().contains(&Some(state)) {
+            match StateManifest::from_bytes(bytes) {
+                Ok(manifest) => {
+                    self.manifests.insert(state, manifest);
+                }
+                Err(_) => {
+                    self.unreadable.insert(state);
                 }
             }
-            Err(reason) => {
-                self.refused_task = Some(id);
-                effects.tell(Milestone::TaskRefused { reason });
-            }
         }
     }
 
-    fn announced_task(&self) -> Option<BlobId> {
-        let now = self.now.as_ref()?;
-        match now.announcement(now.owner?)? {
-            (_, Announcement::Task { task }) => Some(task),
-            _ => None,
-        }
+    /// Manifests of states that this role needs to read: the canonical one, those before it that updates
+    /// may build on, and the one that the next task begins with.
+    fn missing_manifests(&self) -> [Option<StateId>; 3] {
+        let before = match self.reads {
+            Reads::Everything => self.lineage().err(),
+            Reads::Votes => None,
+        };
+        let first = self.successor().and_then(|task| task.manifest.first_state);
+        [self.canonical, before, first].map(|state| {
+            state.filter(|state| {
+                !self.manifests.contains_key(state) && !self.unreadable.contains(state)
+            })
+        })
     }
 
     /// Asks for what is missing to follow at all, and keeps our address on the chain.
     fn pursue(&mut self, effects: &mut Effects) {
-        if self.task.is_none()
-            && let Some(task) = self.announced_task()
-            && Some(task) != self.refused_task
-        {
-            self.want([task], Form::Document, effects);
-        }
-        if let Some(state) = self.canonical
-            && !self.manifests.contains_key(&state)
-        {
-            self.want([state.manifest_blob()], Form::Document, effects);
+        self.pursue_task(effects);
+        for state in self.missing_manifests().into_iter().flatten() {
+            if Some(state) == self.canonical {
+                self.count_manifest(state);
+            }
+            self.want_document(state.manifest_blob(), effects);
         }
         self.keep_endpoint(effects);
     }
@@ -365,7 +391,9 @@ impl Follower {
     }
 
     fn observe(&mut self, snapshot: &Arc<Snapshot>, effects: &mut Effects) {
-        let Some(task) = &self.task else { return };
+        let Some(task) = self.tasks.current.clone() else {
+            return;
+        };
         let Some(moment) = task.schedule.at(snapshot.block) else {
             return;
         };
@@ -374,8 +402,10 @@ impl Follower {
             .as_ref()
             .is_none_or(|round| round.cycle != moment.cycle)
         {
-            if moment.cycle == Cycle(0) {
-                self.canonical = Some(task.manifest.first_state);
+            if moment.cycle == task.manifest.first_cycle
+                && let Some(first) = task.manifest.first_state
+            {
+                self.replace_canonical(first);
             }
             self.round = Some(Round::new(moment.cycle, self.canonical, snapshot));
         }
@@ -384,6 +414,8 @@ impl Follower {
             schedule: &task.schedule,
             groups: &task.groups,
             tickets: &task.manifest.tickets,
+            manifests: &self.manifests,
+            rebase_window: task.manifest.rules.scoring.rebase_window,
             older: &self.older,
             significance: task.manifest.rules.scoring.significance,
         };
@@ -398,7 +430,7 @@ impl Follower {
     }
 
     fn on_judged(&mut self, effects: &mut Effects) {
-        let (Some(task), Some(round)) = (&self.task, &self.round) else {
+        let (Some(task), Some(round)) = (&self.tasks.current, &self.round) else {
             return;
         };
         let Some(judgement) = &round.judgement else {
@@ -431,19 +463,15 @@ impl Follower {
 
     /// Counts the votes as of the cycle's last block.
     fn conclude(&mut self, snapshot: &Snapshot, cycle: Cycle, effects: &mut Effects) {
-        let Some(task) = &self.task else { return };
+        let Some(task) = self.task() else { return };
         let voters = snapshot.voters();
         let votes = votes(snapshot, &task.schedule, cycle);
         let tally = tally(&votes, voters);
         if let Some(tally) = tally {
-            self.older.extend(self.canonical);
-            let forget = self.older.len().saturating_sub(OLDER_STATES);
-            self.older.drain(..forget);
-            self.canonical = Some(tally.next);
+            self.replace_canonical(tally.next);
         }
-        let keep = self.canonical;
-        self.manifests
-            .retain(|id, _| Some(*id) == keep || self.older.contains(id));
+        self.decide_task(&votes, snapshot);
+        self.forget_manifests();
         if let Some(state) = self.canonical {
             let passed = tally.map(|tally| tally.passed);
             effects.tell(Milestone::Concluded {
@@ -453,6 +481,31 @@ impl Follower {
                 committed: committed(&votes, passed),
             });
         }
+    }
+}
+
+impl Follower {
+    fn replace_canonical(&mut self, next: StateId) {
+        if let Some(before) = self.canonical.filter(|before| *before != next) {
+            self.older.push(before);
+        }
+        let forget = self.older.len().saturating_sub(OLDER_STATES);
+        self.older.drain(..forget);
+        self.canonical = Some(next);
+    }
+
+    /// Keeps the manifests of the canonical state, of those before it, and of the one to come.
+    fn forget_manifests(&mut self) {
+        let first = self.successor().and_then(|task| task.manifest.first_state);
+        let mut keep: BTreeSet<StateId> = self.older.iter().copied().chain(first).collect();
+        let mut next = self.canonical;
+        while let Some(state) = next
+            && keep.len() <= 2 * OLDER_STATES + 1
+        {
+            keep.insert(state);
+            next = self.manifests.get(&state).and_then(|m| m.parent);
+        }
+        self.manifests.retain(|id, _| keep.contains(id));
     }
 }
 

@@ -21,7 +21,7 @@ pub enum Job {
     Score(ScoreJob),
     /// Merge the accepted updates, and measure the result against the incumbent.
     Merge(MergeJob),
-    /// Take the step from one canonical state to the next once more.
+    /// Compute a decided state from the one before it.
     Advance(AdvanceJob),
 }
 
@@ -92,16 +92,17 @@ pub struct MergeJob {
     pub accepted: Vec<Weighted>,
 }
 
-/// Recomputing a state from the one before it and the updates that its manifest names (P-37).
+/// Following a decision by recomputing it instead of fetching its shards (P-37).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdvanceJob {
-    /// In which cycle.
+    /// The cycle that builds on the new state.
     pub cycle: Cycle,
     /// The task under which the step was taken.
     pub task: BlobId,
-    /// The state that is here.
+    /// The state before; of its groups, those are stepped that are here with their momentum and the
+    /// updates that were merged into them.
     pub from: StateId,
-    /// The state that follows from it.
+    /// The decided state, whose manifest is here.
     pub to: StateId,
 }
 
@@ -142,15 +143,8 @@ pub enum Outcome {
     },
     /// Updates were merged.
     Merged(Merged),
-    /// A state, or a part of it, was recomputed.
-    Advanced {
-        /// In which cycle.
-        cycle: Cycle,
-        /// The state.
-        to: StateId,
-        /// Blobs of the state that are now in the store. What is missing of it must be fetched.
-        written: Vec<BlobId>,
-    },
+    /// A decided state was computed, and has the decided names.
+    Advanced(Advanced),
     /// The job ended without a result, through no fault of an update.
     Failed {
         /// For which cycle.
@@ -236,10 +230,26 @@ pub struct Merged {
     pub candidate: Vec<GroupState>,
     /// The groups if the gate refuses: the incumbent's shards, momentum halved.
     pub fallback: Vec<GroupState>,
+    /// Lengths of the accepted updates, in the order of the job.
+    pub update_bytes: Vec<u64>,
     /// Mean loss of the incumbent on the gate's data.
     pub incumbent_loss: f64,
     /// Mean loss of the candidate on the same data; `None` when it is not finite.
     pub candidate_loss: Option<f64>,
+}
+
+/// What of a decided state was computed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Advanced {
+    /// The cycle that builds on the state.
+    pub cycle: Cycle,
+    /// The state.
+    pub to: StateId,
+    /// The groups that changed and were computed: their blobs are in the store, under the names that
+    /// the state's manifest gives them.
+    pub groups: Vec<GroupState>,
+    /// The groups that changed and could not be computed, because what that takes is not here.
+    pub absent: Vec<GroupId>,
 }
 
 impl Merged {

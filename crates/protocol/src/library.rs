@@ -1,8 +1,9 @@
 //! Which blobs a role has, wants and is waiting for.
 //!
 //! Asking twice is harmless, what failed and is still wanted is asked again with the next block, and
-//! after a restart everything unanswered is asked again. Knows names only: whether bytes match their name is checked
-//! where they arrive.
+//! after a restart everything unanswered is asked again. A document is asked for even if it is in the
+//! store: only then does the machine get to read it. Knows names only: whether bytes match their name
+//! is checked where they arrive.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +14,38 @@ use crate::snapshot::Endpoint;
 
 /// Largest blob that is fetched, in bytes: the shard of the largest model in sight, in f32.
 const MAXIMUM_BLOB_BYTES: u64 = 64 << 30;
+
+/// A blob that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) blob: BlobId,
+    form: Form,
+    maximum_bytes: u64,
+}
+
+impl Wanted {
+    /// A blob of unknown length.
+    pub(crate) fn any(blob: BlobId, form: Form) -> Self {
+        let maximum_bytes = match form {
+            Form::Document => MAXIMUM_DOCUMENT_BYTES,
+            Form::Blob | Form::Update => MAXIMUM_BLOB_BYTES,
+        };
+        Self {
+            blob,
+            form,
+            maximum_bytes,
+        }
+    }
+
+    /// A blob whose length is known beforehand.
+    pub(crate) fn of_length(blob: BlobId, bytes: u64) -> Self {
+        Self {
+            blob,
+            form: Form::Blob,
+            maximum_bytes: bytes.min(MAXIMUM_BLOB_BYTES),
+        }
+    }
+}
 
 /// A role's view of its blob store.
 #[derive(Debug, Clone, Default)]
@@ -66,10 +99,16 @@ impl Library {
         absent.is_some_and(|asked| asked >= since)
     }
 
+    /// Whether a blob was asked for in block `since` or later, and could not be had.
+    pub(crate) fn has_failed(&self, blob: BlobId, since: Block) -> bool {
+        let pending = self.pending.get(&blob);
+        pending.is_some_and(|pending| pending.failed.is_some_and(|failed| failed >= since))
+    }
+
     /// Whether a blob is neither here nor on its way, nor was asked for in vain in this very block.
-    pub(crate) fn is_due(&self, blob: BlobId, now: Block) -> bool {
-        match self.pending.get(&blob) {
-            _ if self.has(blob) => false,
+    pub(crate) fn is_due(&self, wanted: Wanted, now: Block) -> bool {
+        match self.pending.get(&wanted.blob) {
+            _ if wanted.form != Form::Document && self.has(wanted.blob) => false,
             Some(pending) => pending.failed.is_some_and(|failed| failed < now),
             None => true,
         }
@@ -78,21 +117,18 @@ impl Library {
     /// Asks for a blob unless it is here or on its way.
     pub(crate) fn want(
         &mut self,
-        blob: BlobId,
-        form: Form,
+        wanted: Wanted,
         (now, sources): (Block, &[Endpoint]),
         effects: &mut Effects,
     ) {
-        if !self.is_due(blob, now) || sources.is_empty() {
+        let blob = wanted.blob;
+        if !self.is_due(wanted, now) || sources.is_empty() {
             return;
         }
         let fetch = Fetch {
             blob,
-            form,
-            maximum_bytes: match form {
-                Form::Document => MAXIMUM_DOCUMENT_BYTES,
-                Form::Blob | Form::Update => MAXIMUM_BLOB_BYTES,
-            },
+            form: wanted.form,
+            maximum_bytes: wanted.maximum_bytes,
             sources: sources.to_vec(),
         };
         let absent = self.pending.get(&blob).and_then(|pending| pending.absent);
@@ -117,7 +153,7 @@ impl Library {
                     effects.push(Effect::Fetch(pending.fetch.clone()));
                 }
             }
-            Event::Document { blob, .. } | Event::Fetched { blob } => self.add(*blob),
+            Event::Document { blob, .. } | Event::Fetched { blob, .. } => self.add(*blob),
             Event::FetchFailed { blob, absent } => {
                 if let Some(pending) = self.pending.get_mut(blob) {
                     pending.failed = Some(now);
@@ -131,6 +167,8 @@ impl Library {
             | Event::Block(_)
             | Event::Delivered { .. }
             | Event::Finished { .. }
+            | Event::Receipt { .. }
+            | Event::TaskGiven { .. }
             | Event::ChainRefused { .. } => {}
         }
     }

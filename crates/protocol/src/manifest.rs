@@ -13,6 +13,7 @@ use crate::assignment::{TicketsError, check_tickets};
 use crate::ids::{BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, Netuid, StateId};
 use crate::partition::{self, ExpertMapping, PartitionError};
 use crate::rules::{Rules, RulesError, SelectionTop};
+use crate::schedule::{Schedule, Window};
 use crate::snapshot::{Record, Voter};
 
 /// Largest document that a role machine reads, in bytes.
@@ -30,8 +31,12 @@ pub struct TaskManifest {
     pub name: String,
     /// The subnet that it is for.
     pub netuid: Netuid,
-    /// The first block of cycle 0.
+    /// The task that this one replaces; none for the first.
+    pub follows: Option<BlobId>,
+    /// The first block of the first cycle.
     pub starts: Block,
+    /// The number of the first cycle: 0, or the one after the last cycle of the task before.
+    pub first_cycle: Cycle,
     /// The rules.
     pub rules: Rules,
     /// The model.
@@ -42,8 +47,9 @@ pub struct TaskManifest {
     pub tickets: Vec<u16>,
     /// The text that each group is trained and judged on.
     pub domains: Vec<Domain>,
-    /// The manifest of the state that cycle 0 builds on.
-    pub first_state: StateId,
+    /// The manifest of the state that the first cycle builds on; none to go on with the canonical state
+    /// of the task before.
+    pub first_state: Option<StateId>,
 }
 
 /// The parts of the model that no update ever changes.
@@ -100,6 +106,8 @@ pub struct GroupState {
     pub group: GroupId,
     /// Its experts' tensors, f32 safetensors.
     pub shard: BlobId,
+    /// Length of the shard, and of the momentum.
+    pub bytes: u64,
     /// The outer optimiser's momentum, laid out like the shard; none while it is zero.
     pub momentum: Option<BlobId>,
     /// Weighted median norm of the updates last accepted: the yardstick of the norm bound.
@@ -116,6 +124,8 @@ pub struct MergedUpdate {
     pub hotkey: Hotkey,
     /// The update.
     pub update: BlobId,
+    /// Its length.
+    pub bytes: u64,
     /// Its weight before normalising: significant gain in nats a token.
     pub weight: f64,
 }
@@ -218,13 +228,20 @@ document!(StateManifest, "state manifest");
 document!(CycleArchive, "cycle archive");
 
 impl TaskManifest {
+    /// Which block lies where.
+    #[must_use]
+    pub fn schedule(&self) -> Schedule {
+        Schedule::new(self.starts, self.rules.windows).counting_from(self.first_cycle)
+    }
+
     /// Names the first thing in the task that cannot be worked with.
     ///
     /// # Errors
-    /// Rules out of range, a partition with a hole, tickets that cannot be drawn for, a domain of an
+    /// A beginning that is none, rules out of range, a partition with a hole, tickets that cannot be drawn for, a domain of an
     /// unknown group, or a group that no domain trains.
     pub fn check(&self) -> Result<(), TaskError> {
         self.rules.check()?;
+        self.check_beginning()?;
         partition::check(&self.groups)?;
         self.check_selection()?;
         check_tickets(&self.tickets, self.groups.len())?;
@@ -241,6 +258,58 @@ impl TaskManifest {
             .into_iter()
             .find(|group| self.domains.iter().all(|domain| domain.group != *group));
         untrained.map_or(Ok(()), |group| Err(TaskError::NoDomain { group }))
+    }
+
+    /// The first task begins with cycle 0 and a state of its own.
+    fn check_beginning(&self) -> Result<(), TaskError> {
+        match (self.follows, self.first_state) {
+            (None, _) if self.first_cycle != Cycle(0) => Err(TaskError::FirstCycle {
+                cycle: self.first_cycle,
+            }),
+            (None, None) => Err(TaskError::NoFirstState),
+            // Each cycle has more than one block, so a larger number is no block's.
+            (Some(_), _) if self.first_cycle.0 > self.starts.0 => Err(TaskError::NotACycle {
+                starts: self.starts,
+                cycle: self.first_cycle,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Names the first thing that keeps this task from following `before`, whose name is `id` (P-39).
+    ///
+    /// # Errors
+    /// It follows another task, begins in the middle of a cycle, or goes on with a state that is not
+    /// one of its own partition and model.
+    pub fn check_follows(&self, (id, before): (BlobId, &Self)) -> Result<(), TaskError> {
+        if self.follows != Some(id) {
+            return Err(TaskError::FollowsAnother { expected: id });
+        }
+        if self.netuid != before.netuid {
+            return Err(TaskError::OtherSubnet {
+                netuid: self.netuid,
+            });
+        }
+        let schedule = before.schedule();
+        let opens = schedule.opens(self.first_cycle, Window::Distribute);
+        if self.first_cycle <= before.first_cycle || opens != self.starts {
+            return Err(TaskError::NotACycle {
+                starts: self.starts,
+                cycle: self.first_cycle,
+            });
+        }
+        let same = partition::same(&self.groups, &before.groups) && self.model == before.model;
+        if self.first_state.is_none() && !same {
+            return Err(TaskError::OtherModel);
+        }
+        Ok(())
+    }
+
+    /// Whether `state` can be this task's first state.
+    #[must_use]
+    pub fn begins_with(&self, state: &StateManifest) -> bool {
+        let groups = state.groups.iter().map(|group| group.group);
+        state.cycle == self.first_cycle && state.parent.is_none() && groups.eq(self.group_ids())
     }
 
     /// No group has fewer experts than are to be taken of it.
@@ -274,6 +343,18 @@ impl StateManifest {
     #[must_use]
     pub fn id(&self) -> StateId {
         StateId::of(&self.to_bytes())
+    }
+
+    /// A group's shard.
+    #[must_use]
+    pub fn shard(&self, group: GroupId) -> Option<BlobId> {
+        self.group(group).map(|state| state.shard)
+    }
+
+    /// A group's entry.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> Option<&GroupState> {
+        self.groups.iter().find(|state| state.group == group)
     }
 
     /// Every blob that holding the whole state means holding.
@@ -322,6 +403,38 @@ pub enum TaskError {
     /// The partition has a hole or an overlap.
     #[error(transparent)]
     Partition(#[from] PartitionError),
+    /// The first task counts from another cycle than 0.
+    #[error("the first task begins with cycle {cycle}, must be cycle 0")]
+    FirstCycle {
+        /// The cycle that it names.
+        cycle: Cycle,
+    },
+    /// Neither a first state nor a task to take it over from.
+    #[error("the first task has no first state")]
+    NoFirstState,
+    /// The first block is not the first one of the cycle that it names.
+    #[error("block {starts} is not the first block of cycle {cycle}")]
+    NotACycle {
+        /// The block.
+        starts: Block,
+        /// The cycle.
+        cycle: Cycle,
+    },
+    /// It replaces another task than the one that is worked on.
+    #[error("the task does not follow {expected}, which is worked on")]
+    FollowsAnother {
+        /// The task in force.
+        expected: BlobId,
+    },
+    /// It is for another subnet.
+    #[error("the task is for subnet {netuid}")]
+    OtherSubnet {
+        /// The subnet that it names.
+        netuid: Netuid,
+    },
+    /// The state before is of another model.
+    #[error("the task changes the model or its partition and has no first state")]
+    OtherModel,
     /// More experts are to be trained than a group has.
     #[error("rule selection.top takes {wanted} experts, group {group} has {size}")]
     SmallGroup {
@@ -364,6 +477,7 @@ mod tests {
             groups: vec![GroupState {
                 group: GroupId(0),
                 shard: BlobId([1; 32]),
+                bytes: 8,
                 momentum: None,
                 reference_norm: Some(0.1),
             }],

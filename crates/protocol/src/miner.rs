@@ -3,21 +3,24 @@
 //! ```text
 //! Distribute, Train      base here? ──▶ Run(Train) ──▶ Finished ──▶ update prepared
 //! Commit                 seal ──▶ reveal, deliver                    (present.rs)
-//! Evaluate               reads its own verdict off the chain         (follow.rs)
+//! Evaluate               asks validators for its receipt             (outcome.rs)
 //! ```
 //!
-//! A missed window ends the attempt and the next cycle starts as usual (A-32). Knows nothing of how
-//! training works; makes outgoing requests only.
+//! A missed window ends the attempt and the next cycle starts as usual (A-32); an update that was
+//! trained too late to be sealed is presented in the next cycle if its group did not change meanwhile
+//! (P-15). Knows nothing of how training works; makes outgoing requests only, and reads of the chain
+//! only votes and its own record: what it does does not grow with the number of miners.
 
 use crate::announcement::Salt;
 use crate::assignment::assigned_group;
 use crate::event::{Effect, Effects, Event, Form, Milestone};
-use crate::follow::{Follower, Identity, Reads};
+use crate::follow::{Follower, Identity, Reads, Task};
 use crate::ids::{BlobId, Block, Cycle, GroupId, StateId};
 use crate::job::{Job, Outcome, TrainJob};
+use crate::outcome::Awaited;
 use crate::present::Prepared;
 use crate::residual::Residual;
-use crate::schedule::Window;
+use crate::schedule::{Moment, Window};
 use crate::seed::{Draw, seed};
 
 /// The miner's state.
@@ -29,6 +32,8 @@ pub struct Miner {
     attempted: Option<Cycle>,
     prepared: Option<Prepared>,
     residual: Residual,
+    /// What became of the last submission.
+    awaited: Option<Awaited>,
 }
 
 impl Miner {
@@ -41,6 +46,7 @@ impl Miner {
             attempted: None,
             prepared: None,
             residual: Residual::new(identity.hotkey),
+            awaited: None,
         }
     }
 
@@ -61,6 +67,9 @@ impl Miner {
         let now = self.follower.live().map_or(Block(0), |(now, _)| now.block);
         if let Some(prepared) = &mut self.prepared {
             prepared.note(event, now);
+        }
+        if let Some(awaited) = &mut self.awaited {
+            awaited.note(event, (&self.follower, now), &mut effects);
         }
         self.act(&mut effects);
         effects
@@ -89,16 +98,24 @@ impl Miner {
                     salt,
                 ));
             }
-            (Outcome::Failed { cycle, cause }, _) => effects.tell(Milestone::JobFailed {
-                cycle: *cycle,
-                cause: cause.clone(),
-            }),
+            (Outcome::Advanced(advanced), Some(Job::Advance(_))) => {
+                self.follower.advanced(advanced.to, &advanced.groups);
+            }
+            (Outcome::Failed { cycle, cause }, job) => {
+                if let Some(Job::Advance(job)) = job {
+                    self.follower.advanced(job.to, &[]);
+                }
+                effects.tell(Milestone::JobFailed {
+                    cycle: *cycle,
+                    cause: cause.clone(),
+                });
+            }
             // Another job's outcome: the process restarted and both runs finished.
             (
                 Outcome::Trained(_)
                 | Outcome::Scored { .. }
                 | Outcome::Merged(_)
-                | Outcome::Advanced { .. },
+                | Outcome::Advanced(_),
                 _,
             ) => {}
         }
@@ -106,36 +123,123 @@ impl Miner {
 
     fn act(&mut self, effects: &mut Effects) {
         self.fetch(effects);
+        self.carry_over(effects);
         self.train(effects);
         if let Some(prepared) = &mut self.prepared {
             prepared.act(&mut self.follower, effects);
+            if prepared.was_sealed() {
+                Awaited::begin(&mut self.awaited, (prepared.cycle, prepared.update));
+            }
+        }
+        if let Some(awaited) = &mut self.awaited {
+            awaited.act(&self.follower, effects);
         }
     }
 
-    fn group(&self) -> Option<GroupId> {
-        let task = self.follower.task()?;
+    fn group(&self, task: &Task) -> Option<GroupId> {
         assigned_group(self.follower.identity.hotkey, &task.manifest.tickets)
     }
 
-    /// Everything that training needs: the fixed parts, the text, and the shards that the forward pass
-    /// runs through.
-    fn needed(&self) -> Option<Vec<BlobId>> {
-        let (task, group) = (self.follower.task()?, self.group()?);
-        let (_, base) = self.follower.base()?;
-        let model = &task.manifest.model;
-        let mut blobs = vec![model.config, model.tokenizer, model.backbone];
-        blobs.extend(task.manifest.domains.iter().map(|domain| domain.training));
+    /// The groups whose shards a training forward pass runs through.
+    fn visited(&self, task: &Task) -> Vec<GroupId> {
         let all = task.manifest.rules.inner.routing.visits_other_groups();
-        let states = base.groups.iter();
-        let visited = states.filter(|state| all || state.group == group);
-        blobs.extend(visited.map(|state| state.shard));
+        let own = self.group(task);
+        let groups = task.groups.iter().copied();
+        groups.filter(|group| all || Some(*group) == own).collect()
+    }
+
+    /// What training needs besides the state: the fixed parts and the text.
+    fn materials(task: &Task) -> Vec<BlobId> {
+        let text = task.manifest.domains.iter().map(|domain| domain.training);
+        task.fixed_parts().into_iter().chain(text).collect()
+    }
+
+    /// Everything that training needs.
+    fn needed(&self) -> Option<Vec<BlobId>> {
+        let task = self.follower.task()?;
+        let (_, base) = self.follower.base()?;
+        let mut blobs = Self::materials(task);
+        for group in self.visited(task) {
+            blobs.push(base.shard(group)?);
+        }
         Some(blobs)
     }
 
     fn fetch(&mut self, effects: &mut Effects) {
-        if let Some(needed) = self.needed() {
-            self.follower.want(needed, Form::Blob, effects);
+        let Some(task) = self.follower.task() else {
+            return;
+        };
+        let (visited, materials) = (self.visited(task), Self::materials(task));
+        self.follower.want(materials, Form::Blob, effects);
+        self.prefetch(effects);
+        let advance = self.follower.adopt(&visited, effects);
+        if let (Some(job), None) = (advance, &self.running) {
+            self.run(job, effects);
         }
+        let ready = self.needed();
+        if ready.is_some_and(|needed| self.follower.library.has_all(needed))
+            && self.follower.live().is_some()
+        {
+            self.follower.tell_ready(effects);
+        }
+    }
+
+    /// What the next task needs, while this one is worked on (P-39).
+    fn prefetch(&mut self, effects: &mut Effects) {
+        let Some(next) = self.follower.successor() else {
+            return;
+        };
+        let mut blobs = Self::materials(next);
+        let visited = self.visited(next);
+        let first = self.follower.successor_state();
+        let shards = first.into_iter().flat_map(|state| &state.groups);
+        let visited = shards.filter(|state| visited.contains(&state.group));
+        blobs.extend(visited.map(|state| state.shard));
+        self.follower.want(blobs, Form::Blob, effects);
+    }
+
+    /// An update that came too late for its cycle is presented in this one, on the base that it was
+    /// trained on, if that still stands for its group. Then nothing else is trained for this cycle: a
+    /// hotkey has one submission.
+    fn carry_over(&mut self, effects: &mut Effects) {
+        let Some(Moment { cycle, window, .. }) = self.follower.next_moment() else {
+            return;
+        };
+        let in_time = matches!(window, Window::Distribute | Window::Train | Window::Seal);
+        if !in_time
+            || self
+                .follower
+                .round()
+                .is_none_or(|round| round.cycle != cycle)
+        {
+            return;
+        }
+        let (Some(late), Some(task)) = (&self.prepared, self.follower.task()) else {
+            return;
+        };
+        if late.cycle >= cycle || late.was_sealed() || self.attempted == Some(cycle) {
+            return;
+        }
+        let Some((base, _)) = self.follower.base() else {
+            return;
+        };
+        let earlier = self.follower.earlier();
+        let stands = |group: GroupId| {
+            let among = earlier.iter().find(|earlier| earlier.state == late.base);
+            late.base == base || among.is_some_and(|among| among.unchanged.contains(&group))
+        };
+        let same_group = self.group(task) == Some(late.group);
+        if !same_group || !stands(late.group) {
+            self.prepared = None;
+            return;
+        }
+        effects.tell(Milestone::PresentedLate {
+            trained: late.cycle,
+            cycle,
+            update: late.update,
+        });
+        self.attempted = Some(cycle);
+        self.prepared = Some(late.carried_to(cycle));
     }
 
     fn train(&mut self, effects: &mut Effects) {
@@ -146,11 +250,13 @@ impl Miner {
         if !in_time || self.running.is_some() || self.attempted == Some(moment.cycle) {
             return;
         }
-        let Some(job) = self.training_job(moment.cycle) else {
-            return;
-        };
-        self.follower.tell_ready(effects);
-        self.attempted = Some(moment.cycle);
+        if let Some(job) = self.training_job(moment.cycle) {
+            self.attempted = Some(moment.cycle);
+            self.run(job, effects);
+        }
+    }
+
+    fn run(&mut self, job: Job, effects: &mut Effects) {
         self.running = Some(job.clone());
         effects.push(Effect::Run(job));
     }
@@ -167,7 +273,7 @@ impl Miner {
             cycle,
             task: task.id,
             state,
-            group: self.group()?,
+            group: self.group(task)?,
             seed: seed(draw, round.first_seen.hash, cycle),
             stop_at: task.schedule.closes(cycle, Window::Train),
             residual: self.residual.kept(),

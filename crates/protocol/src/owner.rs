@@ -1,4 +1,5 @@
-//! The owner: announces the task and serves its blobs. Needed to begin, never to go on.
+//! The owner: announces the task and serves its blobs. Needed to begin, never to go on; and
+//! again when another task is to follow (P-39).
 
 use crate::announcement::Announcement;
 use crate::event::{Effects, Event};
@@ -26,6 +27,9 @@ impl Owner {
     pub fn handle(&mut self, event: &Event) -> Effects {
         let mut effects = Effects::default();
         self.follower.note(event, &mut effects);
+        if let Event::TaskGiven { task } = event {
+            self.task = *task;
+        }
         if let Event::Block(snapshot) = event
             && snapshot.block >= snapshot.head
             && snapshot

@@ -306,6 +306,23 @@ fn even(
     Ok(())
 }
 
+/// Whether two lists of groups divide the same tensors in the same way. Hotkeys written into them do
+/// not matter.
+#[must_use]
+pub fn same(one: &[ExpertMapping], other: &[ExpertMapping]) -> bool {
+    let divides = |mapping: &ExpertMapping, as_other: &ExpertMapping| {
+        mapping.group_id == as_other.group_id
+            && mapping.expert_indices == as_other.expert_indices
+            && mapping.layer_indices == as_other.layer_indices
+            && mapping.param_keys == as_other.param_keys
+    };
+    one.len() == other.len()
+        && one
+            .iter()
+            .zip(other)
+            .all(|(one, other)| divides(one, other))
+}
+
 /// Checks a partition that came from elsewhere, without the model: as far as the entries alone tell.
 ///
 /// All experts of a model have equally many tensors, so their number tells whether a group has every

@@ -1,7 +1,8 @@
 //! How a finished update reaches the validators: seal, reveal, deliver (P-12, P-13, P-16).
 //!
-//! The chain's own record says what has been done, so a restart repeats nothing and forgets nothing.
-//! Knows nothing of how the update came about.
+//! The chain's own record says what has been done, so a restart repeats nothing and forgets nothing. An
+//! update that was never sealed is still a secret, and may be presented in a later cycle (P-15). Knows
+//! nothing of how the update came about.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,8 @@ pub(crate) struct Prepared {
     pub(crate) group: GroupId,
     pub(crate) update: BlobId,
     pub(crate) salt: Salt,
+    /// The chain has shown our seal in its window.
+    sealed: bool,
     deliveries: BTreeMap<Hotkey, Attempt>,
 }
 
@@ -45,8 +48,19 @@ impl Prepared {
             group,
             update,
             salt,
+            sealed: false,
             deliveries: BTreeMap::new(),
         }
+    }
+
+    /// Whether the update was committed to in its cycle.
+    pub(crate) fn was_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    /// The same update on the same base, to be presented in another cycle.
+    pub(crate) fn carried_to(&self, cycle: Cycle) -> Self {
+        Self::new((cycle, self.base, self.group), self.update, self.salt)
     }
 
     /// Takes in what became of deliveries.
@@ -84,12 +98,14 @@ impl Prepared {
             group: self.group,
             seal,
         };
+        let said = now.announcement(follower.identity.hotkey);
+        let is_sealed = said.is_some_and(|(_, said)| said == sealed);
+        self.sealed |= is_sealed;
         match next.window {
             Window::Seal => follower.announce(&sealed, effects),
             Window::Reveal => {
                 // Only what the chain holds can be opened; a reveal over a missing seal is noise.
-                let said = now.announcement(follower.identity.hotkey);
-                if said.is_some_and(|(_, said)| said == sealed) {
+                if is_sealed {
                     let reveal = Announcement::Revealed {
                         cycle: self.cycle,
                         group: self.group,

@@ -110,6 +110,7 @@ mod tests {
             group: GroupId(0),
             hotkey: *hotkey,
             update: *update,
+            bytes: 1,
             weight: 0.5,
         });
         StateManifest {

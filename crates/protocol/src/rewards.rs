@@ -2,16 +2,19 @@
 //!
 //! In a cycle every group has the same share to give, divided among its accepted updates by weight;
 //! the share of a group in which nobody earned is withheld in plain sight and goes to nobody.
-//! Over cycles the shares are averaged, and that history is what goes on the chain as weights.
+//! Over cycles the shares are averaged, what is withheld like what is earned, and that history is what
+//! goes on the chain as weights: otherwise the chain, which only knows ratios, would divide what was
+//! withheld among those who earned.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::consensus::Verdict;
-use crate::ids::{GroupId, Hotkey};
+use crate::ids::{GroupId, Hotkey, Uid};
 use crate::reason::Charged;
 use crate::rules::RewardRules;
+use crate::snapshot::Snapshot;
 
 /// The rewards of one cycle: all shares and the withheld rest sum to 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,10 +45,25 @@ pub fn cycle_rewards(verdicts: &[Verdict], groups: &[GroupId]) -> CycleRewards {
     CycleRewards { shares, withheld }
 }
 
-/// A miner's rewards averaged over cycles.
+/// Miners' rewards, and what was withheld, averaged over cycles.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     entries: BTreeMap<Hotkey, Average>,
+    withheld: f64,
+}
+
+/// What a history amounts to on the chain: weights relative to each other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChainWeights {
+    /// Slot and weight, of everyone with some.
+    pub slots: Vec<(Uid, f64)>,
+    /// How many of them are miners.
+    pub miners: usize,
+    /// The share of the whole that goes to nobody: what was withheld, and the averages of those who
+    /// have no slot any more.
+    pub withheld: f64,
+    /// Whether that share is the weight of the subnet owner's slot.
+    pub to_owner: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -76,6 +94,13 @@ impl History {
             average.value = rules.history * average.value + (1.0 - rules.history) * earned;
         }
         self.entries.retain(|_, average| average.value > 1e-9);
+        self.withheld = rules.history * self.withheld + (1.0 - rules.history) * rewards.withheld;
+    }
+
+    /// What was withheld, averaged like a miner's rewards.
+    #[must_use]
+    pub fn withheld(&self) -> f64 {
+        self.withheld
     }
 
     /// The averages that are above zero.
@@ -86,6 +111,40 @@ impl History {
             .map(|(hotkey, average)| (*hotkey, average.value))
             .collect()
     }
+
+    /// The weights to set, given who has a slot (P-41). `None` while there is no history.
+    ///
+    /// What is withheld is the weight of the subnet owner's slot: on Bittensor, what an owner's hotkey
+    /// would mine is burned.
+    #[must_use]
+    pub fn on_chain(&self, now: &Snapshot) -> Option<ChainWeights> {
+        let mut slots = BTreeMap::new();
+        let mut miners = 0;
+        let mut withheld = self.withheld;
+        for (hotkey, average) in &self.entries {
+            match now.participant(*hotkey) {
+                Some(participant) => {
+                    miners += 1;
+                    slots.insert(participant.uid, average.value);
+                }
+                None => withheld += average.value,
+            }
+        }
+        let whole = slots.values().sum::<f64>() + withheld;
+        if whole <= 0.0 {
+            return None;
+        }
+        let owner = now.owner.and_then(|owner| now.participant(owner));
+        if let Some(owner) = owner.filter(|_| withheld > 0.0) {
+            *slots.entry(owner.uid).or_insert(0.0) += withheld;
+        }
+        Some(ChainWeights {
+            slots: slots.into_iter().collect(),
+            miners,
+            withheld: withheld / whole,
+            to_owner: owner.is_some(),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -93,8 +152,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ids::{Block, BlockHash};
     use crate::reason::ReasonCode;
     use crate::rules::Rules;
+    use crate::snapshot::Participant;
 
     fn verdict(number: u8, group: u16, code: ReasonCode, weight: f64) -> Verdict {
         Verdict {
@@ -133,6 +194,93 @@ mod tests {
         assert_eq!(rewards.withheld, 0.5);
         assert_eq!(rewards.shares[&Hotkey([1; 32])], 0.375);
         assert_eq!(rewards.shares.len(), 2);
+    }
+
+    /// A subnet of these hotkeys, in the slots of their numbers; the owner's number is 9.
+    fn subnet(hotkeys: &[u8]) -> Snapshot {
+        let participant = |number: &u8| Participant {
+            uid: Uid(u16::from(*number)),
+            hotkey: Hotkey([*number; 32]),
+            stake: 0,
+            validator_permit: false,
+            endpoint: None,
+            weights_set: Block(0),
+        };
+        Snapshot {
+            block: Block(1),
+            hash: BlockHash([0; 32]),
+            head: Block(1),
+            owner: Some(Hotkey([9; 32])),
+            participants: hotkeys.iter().map(participant).collect(),
+            records: BTreeMap::new(),
+        }
+    }
+
+    fn history_of(cycles: &[&[Verdict]]) -> History {
+        let (rules, groups) = (Rules::default().rewards, [GroupId(0), GroupId(1)]);
+        let mut history = History::default();
+        for verdicts in cycles {
+            history.enter(&rules, verdicts, &cycle_rewards(verdicts, &groups));
+        }
+        history
+    }
+
+    /// Group 1 earns nothing, so half of every cycle is withheld. What should not happen: that the
+    /// chain, which scales weights, pays that half to the miner of group 0.
+    #[test]
+    fn what_is_withheld_is_the_weight_of_the_owners_slot() {
+        let earned = [verdict(1, 0, ReasonCode::Accepted, 1.0)];
+        let history = history_of(&[&earned, &earned]);
+        assert_eq!(history.withheld(), 0.375);
+        let weights = history.on_chain(&subnet(&[1, 9])).unwrap();
+        assert_eq!(weights.slots, [(Uid(1), 0.375), (Uid(9), 0.375)]);
+        assert_eq!((weights.withheld, weights.to_owner), (0.5, true));
+
+        let without_owner = history.on_chain(&subnet(&[1])).unwrap();
+        assert_eq!(without_owner.slots, [(Uid(1), 0.375)]);
+        assert_eq!(
+            (without_owner.withheld, without_owner.to_owner),
+            (0.5, false)
+        );
+    }
+
+    #[test]
+    fn the_average_of_a_hotkey_without_a_slot_is_withheld_and_not_shared_out() {
+        let earned = [
+            verdict(1, 0, ReasonCode::Accepted, 1.0),
+            verdict(2, 1, ReasonCode::Accepted, 1.0),
+        ];
+        let weights = history_of(&[&earned]).on_chain(&subnet(&[1, 9])).unwrap();
+        assert_eq!(weights.slots, [(Uid(1), 0.25), (Uid(9), 0.25)]);
+        assert_eq!(weights.miners, 1);
+    }
+
+    #[test]
+    fn nobody_earning_is_a_weight_for_the_owner_alone_and_no_cycle_is_no_weight() {
+        let weights = history_of(&[&[]]).on_chain(&subnet(&[1, 9])).unwrap();
+        assert_eq!(weights.slots, [(Uid(9), 0.5)]);
+        assert_eq!((weights.miners, weights.withheld), (0, 1.0));
+        assert_eq!(History::default().on_chain(&subnet(&[1, 9])), None);
+    }
+
+    proptest! {
+        /// Over any cycles in which everyone is judged, averages and what is withheld sum to what a
+        /// constant reward of 1 would average to.
+        #[test]
+        fn averages_and_what_is_withheld_share_one_whole(
+            cycles in proptest::collection::vec(
+                proptest::collection::vec((0..2_u16, 0.0..5.0_f64), 0..6), 1..8),
+        ) {
+            let verdicts: Vec<Vec<Verdict>> = cycles.iter().map(|cycle| {
+                let miners = cycle.iter().enumerate();
+                miners.map(|(n, (group, w))| verdict(n as u8, *group, ReasonCode::Accepted, *w)).collect()
+            }).collect();
+            let cycles: Vec<&[Verdict]> = verdicts.iter().map(Vec::as_slice).collect();
+            let history = history_of(&cycles);
+            let sum: f64 = history.weights().values().sum::<f64>() + history.withheld();
+            let whole = 1.0 - Rules::default().rewards.history.powi(cycles.len() as i32);
+            prop_assert!((sum - whole).abs() < 1e-6);
+        }
     }
 
     /// Two cycles of grace for what is not the miner's fault, then it fades like an absent one.

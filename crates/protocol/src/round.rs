@@ -10,7 +10,8 @@ use std::sync::Arc;
 use crate::announcement::{Announcement, Vote};
 use crate::consensus::{self, Reported, Verdict};
 use crate::ids::{BlobId, Cycle, GroupId, Hotkey, StateId};
-use crate::manifest::{BlockRef, CycleArchive, MergedUpdate};
+use crate::lineage;
+use crate::manifest::{BlockRef, CycleArchive, MergedUpdate, StateManifest};
 use crate::report::ScoreReport;
 use crate::rewards::{CycleRewards, cycle_rewards};
 use crate::schedule::{Schedule, Window};
@@ -26,6 +27,7 @@ pub(crate) struct Round {
     /// The first block of the cycle that was seen.
     pub(crate) first_seen: BlockRef,
     sealed: Option<Arc<Snapshot>>,
+    revealed: Option<Arc<Snapshot>>,
     pub(crate) commits: Option<Commits>,
     pub(crate) seeded: Option<BlockRef>,
     pub(crate) judgement: Option<Judgement>,
@@ -58,6 +60,9 @@ pub(crate) struct Known<'a> {
     pub(crate) schedule: &'a Schedule,
     pub(crate) groups: &'a [GroupId],
     pub(crate) tickets: &'a [u16],
+    /// Manifests of the base and of the states before it, as far as they are here.
+    pub(crate) manifests: &'a BTreeMap<StateId, StateManifest>,
+    pub(crate) rebase_window: u64,
     pub(crate) older: &'a [StateId],
     pub(crate) significance: f64,
 }
@@ -70,11 +75,13 @@ impl Judgement {
     }
 
     /// What the state that follows says it merged.
-    pub(crate) fn merged(&self) -> Vec<MergedUpdate> {
+    /// Of how many bytes each update is, no record tells.
+    pub(crate) fn merged(&self, mut bytes: impl FnMut(BlobId) -> u64) -> Vec<MergedUpdate> {
         let merged = |(verdict, update): (&Verdict, BlobId)| MergedUpdate {
             group: verdict.group,
             hotkey: verdict.hotkey,
             update,
+            bytes: bytes(update),
             weight: verdict.weight,
         };
         self.accepted().map(merged).collect()
@@ -88,6 +95,7 @@ impl Round {
             base,
             first_seen: block_ref(snapshot),
             sealed: None,
+            revealed: None,
             commits: None,
             seeded: None,
             judgement: None,
@@ -102,27 +110,41 @@ impl Round {
         if snapshot.block == known.schedule.opens(self.cycle, Window::Score) {
             self.seeded = Some(block_ref(snapshot));
         }
+        if (moment.window, moment.closes_window) == (Window::Reveal, true) {
+            self.revealed = Some(Arc::clone(snapshot));
+        }
+        if self.commits.is_none() {
+            // Again with every block: a manifest that it takes may be on its way.
+            self.commits = self.collect(known);
+            if self.commits.is_some() {
+                (self.sealed, self.revealed) = (None, None);
+            }
+        }
         if moment.closes_window {
             match moment.window {
                 Window::Seal => self.sealed = Some(Arc::clone(snapshot)),
-                Window::Reveal => self.commits = self.collect(snapshot, known),
                 Window::Score => self.judgement = self.judge(snapshot, known),
-                Window::Distribute | Window::Train | Window::Vote => {}
+                Window::Distribute | Window::Train | Window::Reveal | Window::Vote => {}
             }
         }
     }
 
-    fn collect(&mut self, revealed: &Snapshot, known: &Known<'_>) -> Option<Commits> {
-        let sealed = self.sealed.take()?;
+    fn collect(&self, known: &Known<'_>) -> Option<Commits> {
+        let (sealed, revealed) = (self.sealed.as_deref()?, self.revealed.as_deref()?);
+        let base = self.base?;
+        let earlier = lineage::earlier(base, (self.cycle, known.rebase_window), |state| {
+            known.manifests.get(&state)
+        });
         let expected = Expected {
             network: known.network,
             cycle: self.cycle,
-            base: self.base?,
+            base,
+            earlier: earlier.as_deref().ok(),
             older: known.older,
             tickets: known.tickets,
             schedule: known.schedule,
         };
-        let submissions = submission::collect(&expected, &sealed, revealed);
+        let submissions = submission::collect(&expected, sealed, revealed)?;
         let of_submitters = |records: &BTreeMap<Hotkey, Record>| {
             submissions
                 .iter()
@@ -134,7 +156,7 @@ impl Round {
                 .collect()
         };
         Some(Commits {
-            sealed: block_ref(&sealed),
+            sealed: block_ref(sealed),
             revealed: block_ref(revealed),
             seals: of_submitters(&sealed.records),
             reveals: of_submitters(&revealed.records),

@@ -25,6 +25,8 @@ pub struct Rules {
     pub outer: OuterRules,
     /// How weights become rewards.
     pub rewards: RewardRules,
+    /// Cycles between the one in which a following task is announced and the first one under it (P-39).
+    pub notice_cycles: u64,
 }
 
 /// Lengths of the six windows of a cycle, in blocks, in the order in which they follow (P-1).
@@ -178,6 +180,9 @@ pub struct ScoringRules {
     pub duplicate_memory: u64,
     /// Largest norm of an update, in multiples of the group's reference norm.
     pub norm_bound: f64,
+    /// Cycles for which an update may build on a state that has been replaced, where its group did not
+    /// change.
+    pub rebase_window: u64,
 }
 
 /// The outer optimiser: Nesterov on the weighted mean of accepted updates (arXiv 2311.08105).
@@ -242,6 +247,7 @@ impl Default for Rules {
                 same_function: 0.995,
                 duplicate_memory: 2,
                 norm_bound: 8.0,
+                rebase_window: 1,
             },
             outer: OuterRules {
                 learning_rate: 0.7,
@@ -253,6 +259,7 @@ impl Default for Rules {
                 unscored_grace: 2,
                 weight_interval: 100,
             },
+            notice_cycles: 1,
         }
     }
 }
@@ -365,6 +372,9 @@ impl Rules {
             1e3,
         )?;
         in_range("scoring.norm_bound", scoring.norm_bound, 1.0, 1e3)?;
+        let window = scoring.rebase_window as f64;
+        in_range("scoring.rebase_window", window, 0.0, MAXIMUM_REBASE_WINDOW)?;
+        in_range("notice_cycles", self.notice_cycles as f64, 1.0, 1e3)?;
         self.check_rates()
     }
 
@@ -411,6 +421,9 @@ fn in_range(rule: &'static str, value: f64, least: f64, most: f64) -> Result<(),
         most,
     })
 }
+
+/// Whoever joins fetches as many manifests before it can take part.
+const MAXIMUM_REBASE_WINDOW: f64 = 4.0;
 
 /// About a week of twelve-second blocks: longer windows are a mistake in units.
 const MAXIMUM_WINDOW_BLOCKS: u64 = 50_400;

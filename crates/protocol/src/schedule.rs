@@ -5,7 +5,8 @@
 //! | Distribute | Train ........ |    Commit     |   Evaluate   |   four phases
 //! ```
 //!
-//! Inputs: the task's first block and the lengths of the windows. Knows nothing of time.
+//! Inputs: the task's first block, the number of its first cycle and the lengths of the windows. Knows
+//! nothing of time.
 
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +95,7 @@ pub struct Moment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schedule {
     first: Block,
+    first_cycle: Cycle,
     windows: Windows,
 }
 
@@ -101,7 +103,21 @@ impl Schedule {
     /// A schedule whose cycle 0 begins at `first`. `windows` come from checked rules.
     #[must_use]
     pub fn new(first: Block, windows: Windows) -> Self {
-        Self { first, windows }
+        Self {
+            first,
+            first_cycle: Cycle(0),
+            windows,
+        }
+    }
+
+    /// The same schedule with another number for its first cycle: the one after the last cycle of the
+    /// task before (P-39).
+    #[must_use]
+    pub fn counting_from(self, first_cycle: Cycle) -> Self {
+        Self {
+            first_cycle,
+            ..self
+        }
     }
 
     /// Where `block` lies; `None` before the task begins.
@@ -114,7 +130,7 @@ impl Schedule {
             let blocks = self.length(window);
             if offset < blocks {
                 return Some(Moment {
-                    cycle: Cycle(since / length),
+                    cycle: Cycle(self.first_cycle.0.saturating_add(since / length)),
                     window,
                     closes_window: offset + 1 == blocks,
                 });
@@ -124,7 +140,8 @@ impl Schedule {
         None
     }
 
-    /// The first block of a window.
+    /// The first block of a window. Of a cycle before the first there is none: the first one's is
+    /// given.
     #[must_use]
     pub fn opens(&self, cycle: Cycle, window: Window) -> Block {
         let before: u64 = Window::ALL
@@ -132,13 +149,19 @@ impl Schedule {
             .take_while(|earlier| *earlier != window)
             .map(|earlier| self.length(earlier))
             .sum();
-        Block(self.first.0 + cycle.0 * self.windows.cycle() + before)
+        let since = cycle.0.saturating_sub(self.first_cycle.0);
+        let since = since.saturating_mul(self.windows.cycle());
+        Block(self.first.0.saturating_add(since).saturating_add(before))
     }
 
     /// The last block of a window.
     #[must_use]
     pub fn closes(&self, cycle: Cycle, window: Window) -> Block {
-        Block(self.opens(cycle, window).0 + self.length(window) - 1)
+        let after = self
+            .opens(cycle, window)
+            .0
+            .saturating_add(self.length(window));
+        Block(after - 1)
     }
 
     fn length(&self, window: Window) -> u64 {
@@ -175,11 +198,13 @@ mod tests {
         #[test]
         fn every_block_lies_between_the_edges_of_its_window(
             first in 0..10_000_u64, ahead in 0..100_000_u64, train in 1..500_u64, seal in 2..9_u64,
+            first_cycle in 0..1_000_u64,
         ) {
             let windows = Windows { train, seal, ..Rules::default().windows };
-            let schedule = Schedule::new(Block(first), windows);
+            let schedule = Schedule::new(Block(first), windows).counting_from(Cycle(first_cycle));
             let block = Block(first + ahead);
             let moment = schedule.at(block).unwrap();
+            prop_assert!(moment.cycle >= Cycle(first_cycle));
             prop_assert!(schedule.opens(moment.cycle, moment.window) <= block);
             prop_assert!(block <= schedule.closes(moment.cycle, moment.window));
             prop_assert_eq!(moment.closes_window, block == schedule.closes(moment.cycle, moment.window));

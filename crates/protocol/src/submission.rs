@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::announcement::{Announcement, Salt};
 use crate::assignment::assigned_group;
 use crate::ids::{BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, Netuid, Seal, StateId};
+use crate::lineage::Earlier;
 use crate::reason::ReasonCode;
 use crate::report::SubmissionsDigest;
 use crate::schedule::{Schedule, Window};
@@ -104,7 +105,10 @@ pub struct Expected<'a> {
     pub cycle: Cycle,
     /// The state to build on.
     pub base: StateId,
-    /// Earlier states, only to tell a stale base from an unknown one.
+    /// Earlier states that an update may build on where its group is unchanged; `None` for an
+    /// observer that cannot tell.
+    pub earlier: Option<&'a [Earlier]>,
+    /// States before those, only to tell a stale base from an unknown one.
     pub older: &'a [StateId],
     /// Tickets of each group, to assign hotkeys by.
     pub tickets: &'a [u16],
@@ -114,11 +118,16 @@ pub struct Expected<'a> {
 
 /// The cycle's submissions, the earliest seal first (P-15).
 ///
-/// `sealed` and `revealed` are the chain as of the last blocks of the two windows.
+/// `sealed` and `revealed` are the chain as of the last blocks of the two windows. `None` when some
+/// opening may be of an earlier state and those are not known: a guess would be another list.
 #[must_use]
-pub fn collect(expected: &Expected<'_>, sealed: &Snapshot, revealed: &Snapshot) -> Vec<Submission> {
+pub fn collect(
+    expected: &Expected<'_>,
+    sealed: &Snapshot,
+    revealed: &Snapshot,
+) -> Option<Vec<Submission>> {
     let opens = expected.schedule.opens(expected.cycle, Window::Seal);
-    let mut submissions: Vec<_> = sealed
+    let submissions: Option<Vec<_>> = sealed
         .announcements()
         .filter(|(_, record, _)| record.block >= opens && record.block <= sealed.block)
         .filter_map(|(hotkey, record, announcement)| match announcement {
@@ -130,18 +139,20 @@ pub fn collect(expected: &Expected<'_>, sealed: &Snapshot, revealed: &Snapshot) 
                     group,
                     seal,
                 };
-                Some(Submission {
+                let opening = claim.open(expected, own, revealed);
+                Some(opening.map(|opening| Submission {
                     hotkey,
                     group: own,
                     sealed: (record.block, record.index),
-                    opening: claim.open(expected, own, revealed),
-                })
+                    opening,
+                }))
             }
             _ => None,
         })
         .collect();
+    let mut submissions = submissions?;
     submissions.sort_by_key(|submission| (submission.sealed, submission.hotkey));
-    submissions
+    Some(submissions)
 }
 
 /// Tells this list from any other, in a score report.
@@ -171,15 +182,16 @@ struct Claim {
 }
 
 impl Claim {
-    fn open(&self, expected: &Expected<'_>, own: GroupId, revealed: &Snapshot) -> Opening {
+    fn open(&self, expected: &Expected<'_>, own: GroupId, revealed: &Snapshot) -> Option<Opening> {
+        let refused = |code| Some(Opening::Refused(code));
         if revealed.participant(self.hotkey).is_none() {
-            return Opening::Refused(ReasonCode::NotRegistered);
+            return refused(ReasonCode::NotRegistered);
         }
         if self.cycle != expected.cycle {
-            return Opening::Refused(ReasonCode::WrongCycle);
+            return refused(ReasonCode::WrongCycle);
         }
         if self.group != own {
-            return Opening::Refused(ReasonCode::WrongGroup);
+            return refused(ReasonCode::WrongGroup);
         }
         let closes = expected.schedule.closes(expected.cycle, Window::Seal);
         match revealed.announcement(self.hotkey) {
@@ -194,15 +206,15 @@ impl Claim {
                 },
             )) if record.block > closes => {
                 if seal != self.seal || cycle != self.cycle || group != self.group {
-                    return Opening::Refused(ReasonCode::RevealMismatch);
+                    return refused(ReasonCode::RevealMismatch);
                 }
                 self.check(expected, update, &salt)
             }
-            _ => Opening::Refused(ReasonCode::NotRevealed),
+            _ => refused(ReasonCode::NotRevealed),
         }
     }
 
-    fn check(&self, expected: &Expected<'_>, update: BlobId, salt: &Salt) -> Opening {
+    fn check(&self, expected: &Expected<'_>, update: BlobId, salt: &Salt) -> Option<Opening> {
         let binding = |base| Binding {
             network: expected.network,
             cycle: self.cycle,
@@ -212,12 +224,15 @@ impl Claim {
         };
         let opens_on = |base: &StateId| binding(*base).seal(update, salt) == self.seal;
         if opens_on(&expected.base) {
-            Opening::Update(update)
-        } else if expected.older.iter().any(opens_on) {
-            Opening::Refused(ReasonCode::StaleBase)
-        } else {
-            Opening::Refused(ReasonCode::RevealMismatch)
+            return Some(Opening::Update(update));
         }
+        let earlier = expected.earlier?.iter().find(|e| opens_on(&e.state));
+        Some(match earlier {
+            Some(earlier) if earlier.unchanged.contains(&self.group) => Opening::Update(update),
+            Some(_) => Opening::Refused(ReasonCode::StaleBase),
+            None if expected.older.iter().any(opens_on) => Opening::Refused(ReasonCode::StaleBase),
+            None => Opening::Refused(ReasonCode::RevealMismatch),
+        })
     }
 }
 
@@ -238,6 +253,7 @@ mod tests {
     };
     const BASE: StateId = StateId([1; 32]);
     const OLD: StateId = StateId([2; 32]);
+    const REPLACED: StateId = StateId([6; 32]);
     const SALT: Salt = [5; 16];
 
     fn miner() -> Hotkey {
@@ -309,14 +325,22 @@ mod tests {
     ) -> Vec<Submission> {
         let schedule = Schedule::new(Block(0), Rules::default().windows);
         let expected = Expected {
+            earlier: Some(&[]),
+            ..expected(&schedule)
+        };
+        collect(&expected, &snapshot(37, seals), &snapshot(39, reveals)).unwrap()
+    }
+
+    fn expected(schedule: &Schedule) -> Expected<'_> {
+        Expected {
             network: NETWORK,
             cycle: Cycle(0),
             base: BASE,
+            earlier: None,
             older: &[OLD],
             tickets: &[1],
-            schedule: &schedule,
-        };
-        collect(&expected, &snapshot(37, seals), &snapshot(39, reveals))
+            schedule,
+        }
     }
 
     fn opening(base: StateId, reveal: Option<(Hotkey, u64, Announcement)>) -> Opening {
@@ -368,6 +392,38 @@ mod tests {
             opening(OLD, Some(reveal)),
             Opening::Refused(ReasonCode::StaleBase)
         );
+    }
+
+    /// What should happen: an update for a group that did not change since is a submission like any
+    /// other. What should not: that one for a changed group is, or that an observer who does not know
+    /// the state before takes part in the list.
+    #[test]
+    fn an_update_on_the_state_before_counts_only_where_its_group_is_unchanged() {
+        let schedule = Schedule::new(Block(0), Rules::default().windows);
+        let update = BlobId([8; 32]);
+        let seal = binding(REPLACED).seal(update, &SALT);
+        let sealed = snapshot(37, &[(miner(), 35, sealed(seal))]);
+        let revealed = snapshot(39, &[(miner(), 38, revealed(seal, update))]);
+        let opening = |unchanged: Option<Vec<GroupId>>| {
+            let earlier = unchanged.map(|unchanged| {
+                [Earlier {
+                    state: REPLACED,
+                    unchanged,
+                }]
+            });
+            let expected = Expected {
+                earlier: earlier.as_ref().map(|earlier| &earlier[..]),
+                ..expected(&schedule)
+            };
+            collect(&expected, &sealed, &revealed).map(|list| list[0].opening)
+        };
+        assert_eq!(
+            opening(Some(vec![GroupId(0)])),
+            Some(Opening::Update(update))
+        );
+        let stale = Opening::Refused(ReasonCode::StaleBase);
+        assert_eq!(opening(Some(vec![GroupId(1)])), Some(stale));
+        assert_eq!(opening(None), None);
     }
 
     /// Valid in every other respect, opening included: the claim alone decides, before any opening.

@@ -21,6 +21,7 @@ use crate::event::{Effect, Effects, Event, Form, Milestone};
 use crate::follow::{Follower, Identity, Reads};
 use crate::ids::{BlobId, Block, Cycle, Hotkey, StateId};
 use crate::job::{Finding, Job, Outcome};
+use crate::manifest::StateManifest;
 use crate::miner::effects_of_restart;
 use crate::round::Judgement;
 use crate::schedule::Window;
@@ -95,6 +96,8 @@ impl Validator {
             | Event::Fetched { .. }
             | Event::FetchFailed { .. }
             | Event::Delivered { .. }
+            | Event::Receipt { .. }
+            | Event::TaskGiven { .. }
             | Event::ChainRefused { .. } => {}
         }
         if self.is_worth_acting_on(event) {
@@ -152,11 +155,18 @@ impl Validator {
                 });
                 self.work.scored = Some(scored.into_iter().collect());
             }
-            (Outcome::Merged(merged), Some(Job::Merge(_))) if merged.cycle == self.work.cycle => {
+            (Outcome::Merged(merged), Some(Job::Merge(job)))
+                if merged.cycle == self.work.cycle
+                    && job.accepted.len() == merged.update_bytes.len() =>
+            {
                 self.on_merged(merged, effects);
+            }
+            (Outcome::Advanced(advanced), Some(Job::Advance(_))) => {
+                self.follower.advanced(advanced.to, &advanced.groups);
             }
             (Outcome::Failed { cycle, cause }, job) => {
                 match job {
+                    Some(Job::Advance(job)) => self.follower.advanced(job.to, &[]),
                     Some(Job::Score(_)) if *cycle == self.work.cycle => {
                         self.work.failed_scorings += 1
                     }
@@ -176,7 +186,7 @@ impl Validator {
                 Outcome::Trained(_)
                 | Outcome::Scored { .. }
                 | Outcome::Merged(_)
-                | Outcome::Advanced { .. },
+                | Outcome::Advanced(_),
                 _,
             ) => {}
         }
@@ -211,20 +221,20 @@ impl Validator {
         let (Some(task), Some((_, base))) = (self.follower.task(), self.follower.base()) else {
             return;
         };
-        let model = &task.manifest.model;
-        let mut blobs = vec![model.config, model.tokenizer, model.backbone];
-        for domain in &task.manifest.domains {
-            // The training text is for serving: miners ask validators, not the owner (P-7).
-            blobs.extend([domain.training, domain.scoring, domain.gate]);
-        }
-        blobs.extend(base.blobs());
-        let complete = self.follower.library.has_all(blobs.iter().copied());
+        let fixed: Vec<BlobId> = task.fixed_parts().into_iter().chain(task.pools()).collect();
+        let blobs = fixed.iter().copied().chain(base.blobs());
+        let complete = self.follower.library.has_all(blobs);
+        let groups = task.groups.clone();
         let revealed: Vec<_> = self
             .revealed()
             .iter()
             .map(|candidate| candidate.update)
             .collect();
-        self.follower.want(blobs, Form::Blob, effects);
+        self.follower.want(fixed, Form::Blob, effects);
+        self.follower.want(self.of_successor(), Form::Blob, effects);
+        if let Some(job) = self.follower.adopt(&groups, effects) {
+            self.run(job, effects);
+        }
         self.follower.want(revealed, Form::Update, effects);
         let remembered: Vec<_> = self
             .follower
@@ -236,6 +246,27 @@ impl Validator {
         if complete {
             self.follower.tell_ready(effects);
         }
+    }
+
+    /// Everything that the next task needs, its first state included. A validator that holds all of it
+    /// is ready for that task (P-39).
+    fn of_successor(&self) -> Vec<BlobId> {
+        let Some(next) = self.follower.successor() else {
+            return Vec::new();
+        };
+        let first = self.follower.successor_state();
+        let state = first.into_iter().flat_map(StateManifest::blobs);
+        let blobs = next.fixed_parts().into_iter().chain(next.pools());
+        blobs.chain(state).collect()
+    }
+
+    /// The task that the next cycle belongs to, as far as this validator is concerned.
+    fn next_task(&self) -> Option<BlobId> {
+        self.follower.task_to_vote_for(|next| {
+            let state_is_here =
+                next.manifest.first_state.is_none() || self.follower.successor_state().is_some();
+            state_is_here && self.follower.library.has_all(self.of_successor())
+        })
     }
 
     fn run(&mut self, job: Job, effects: &mut Effects) {

@@ -18,7 +18,7 @@ use connito_protocol::schedule::Schedule;
 pub(crate) struct Story {
     /// The newest block that any role has handled.
     pub(crate) block: Block,
-    /// The task, once somebody loaded it.
+    /// The task that the run began with, once somebody loaded it.
     pub(crate) task: Option<BlobId>,
     /// Its schedule.
     pub(crate) schedule: Option<Schedule>,
@@ -52,12 +52,25 @@ pub(crate) struct CycleStory {
     pub(crate) concluded: BTreeMap<String, StateId>,
     /// When each role had the complete base of this cycle.
     pub(crate) ready: BTreeMap<String, (Block, StateId)>,
+    /// What it took each role to hold that base.
+    pub(crate) adopted: BTreeMap<String, Adopted>,
     /// Bytes of updates that validators received.
     pub(crate) bytes_sent: u64,
     /// How often each validator finished measuring.
     pub(crate) measured: BTreeMap<String, u32>,
     /// How many experts each miner selected and trained, over all layers.
     pub(crate) experts_trained: BTreeMap<String, u32>,
+}
+
+/// What it took a role to hold a cycle's base (P-37).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Adopted {
+    /// Bytes that came over the network for it.
+    pub(crate) bytes_fetched: u64,
+    /// Bytes of the shards that were missing: what fetching them whole would have taken.
+    pub(crate) bytes_whole: u64,
+    /// Whether some of it was recomputed from the state before.
+    pub(crate) recomputed: bool,
 }
 
 /// What a miner is doing.
@@ -108,7 +121,7 @@ impl Story {
             Event::Document { bytes, .. } if self.schedule.is_none() => {
                 // Of the documents that roles read, only the task is one.
                 let task = TaskManifest::from_bytes(bytes).ok();
-                self.schedule = task.map(|task| Schedule::new(task.starts, task.rules.windows));
+                self.schedule = task.map(|task| task.schedule());
             }
             Event::Delivered {
                 blob,
@@ -173,8 +186,16 @@ impl Story {
         let block = self.blocks.get(name).copied().unwrap_or_default();
         let owned = name.to_owned();
         match milestone {
-            Milestone::TaskLoaded { task } => self.task = Some(*task),
-            Milestone::BaseReady { cycle, state } => {
+            Milestone::TaskLoaded { task } => {
+                self.task.get_or_insert(*task);
+            }
+            Milestone::BaseReady {
+                cycle,
+                state,
+                bytes_fetched,
+                bytes_whole,
+                recomputed,
+            } => {
                 if !self.cycles.contains_key(cycle) {
                     news.push(News::Began(*cycle));
                     // What miners did belongs to the cycle before.
@@ -186,6 +207,13 @@ impl Story {
                     .ready
                     .entry(owned)
                     .or_insert((block, *state));
+                let adopted = Adopted {
+                    bytes_fetched: *bytes_fetched,
+                    bytes_whole: *bytes_whole,
+                    recomputed: *recomputed,
+                };
+                let adoptions = &mut self.cycle(*cycle).adopted;
+                adoptions.entry(name.to_owned()).or_insert(adopted);
             }
             Milestone::Trained(trained) => {
                 self.update_bytes.insert(trained.update, trained.bytes);
@@ -218,14 +246,20 @@ impl Story {
             }
             Milestone::TaskRefused { reason } => news.push(News::Trouble {
                 name: owned,
-                what: format!("the task cannot be worked on: {reason}"),
+                what: format!("a task is not worked on: {reason}"),
             }),
             Milestone::NotRegistered => news.push(News::Trouble {
                 name: owned,
                 what: "its hotkey is not registered".to_owned(),
             }),
-            // Lost races with the window's edge are asked again and of no interest by themselves.
-            Milestone::ChainRefused { .. } => {}
+            // Lost races with the window's edge are asked again and of no interest by themselves; what
+            // a miner is told of itself, the verdicts on the chain say of everyone.
+            Milestone::ChainRefused { .. }
+            | Milestone::TaskFollows { .. }
+            | Milestone::PresentedLate { .. }
+            | Milestone::WeightsSent { .. }
+            | Milestone::Receipt(_)
+            | Milestone::Included { .. } => {}
         }
     }
 

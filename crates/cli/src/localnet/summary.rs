@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::harvest::HeldoutLoss;
 use super::plan::Plan;
-use super::story::Story;
+use super::story::{Adopted, Story};
 use crate::config::MinerConduct;
 use crate::roles::Kind;
 
@@ -32,6 +32,12 @@ pub(crate) struct CycleSummary {
     pub(crate) accepted: usize,
     pub(crate) rejected: usize,
     pub(crate) bytes_sent: u64,
+    /// What miners fetched to hold this cycle's base.
+    pub(crate) bytes_fetched: u64,
+    /// Bytes of the shards that they did not have: what fetching them whole would have taken.
+    pub(crate) bytes_whole: u64,
+    /// How many miners recomputed a part of the base.
+    pub(crate) recomputed: usize,
     pub(crate) rewards: BTreeMap<String, f64>,
     pub(crate) rewards_withheld: f64,
     pub(crate) passed_gate: Option<bool>,
@@ -102,8 +108,9 @@ impl Summary {
 
     /// The table for people.
     pub(crate) fn table(&self) -> String {
-        let mut text =
-            String::from("\ncycle   held-out loss       accepted  rejected     sent  rewards\n");
+        let mut text = String::from(
+            "\ncycle   held-out loss       accepted  rejected     sent  fetched   (whole)  rewards\n",
+        );
         for cycle in &self.cycles {
             let loss = |loss: Option<f64>| {
                 loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"))
@@ -120,11 +127,13 @@ impl Summary {
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
-                "{:>5}   {before} → {after}   {:>8}  {:>8}  {:>7}  {}",
+                "{:>5}   {before} → {after}   {:>8}  {:>8}  {:>7}  {:>7} ({:>7})  {}",
                 cycle.cycle,
                 cycle.accepted,
                 cycle.rejected,
                 megabytes(cycle.bytes_sent),
+                megabytes(cycle.bytes_fetched),
+                megabytes(cycle.bytes_whole),
                 rewards.join(", ")
             );
         }
@@ -184,6 +193,7 @@ impl Figures<'_> {
             listed.insert("withheld".to_owned(), withheld);
         }
         let loss = |at: usize| self.losses.get(at).and_then(HeldoutLoss::mean);
+        let adopted = self.adopted_by_miners(cycle);
         CycleSummary {
             cycle,
             heldout_loss_before: loss(at),
@@ -191,6 +201,9 @@ impl Figures<'_> {
             accepted,
             rejected: verdicts.len() - accepted,
             bytes_sent: story.map_or(0, |story| story.bytes_sent),
+            bytes_fetched: adopted.iter().map(|adopted| adopted.bytes_fetched).sum(),
+            bytes_whole: adopted.iter().map(|adopted| adopted.bytes_whole).sum(),
+            recomputed: adopted.iter().filter(|adopted| adopted.recomputed).count(),
             rewards: listed,
             rewards_withheld: withheld,
             passed_gate: story.and_then(|story| story.passed),
@@ -200,6 +213,17 @@ impl Figures<'_> {
                 .map(|(hotkey, state)| (hotkey.to_string(), state.to_string()))
                 .collect(),
         }
+    }
+
+    fn adopted_by_miners(&self, cycle: u64) -> Vec<Adopted> {
+        let Some(story) = self.story.cycles.get(&Cycle(cycle)) else {
+            return Vec::new();
+        };
+        let actors = self.plan.actors.iter();
+        let miners = actors.filter(|actor| actor.kind == Kind::Miner);
+        miners
+            .filter_map(|actor| story.adopted.get(&actor.name).copied())
+            .collect()
     }
 
     fn miners(&self) -> Vec<MinerSummary> {

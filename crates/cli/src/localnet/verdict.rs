@@ -43,7 +43,7 @@ pub(crate) struct Evidence<'a> {
 pub(crate) fn broken(evidence: &Evidence<'_>, judge: &mut Judge) -> Result<Vec<String>, Failure> {
     let mut broken = Vec::new();
     partition_is_whole(evidence, &mut broken);
-    let schedule = Schedule::new(evidence.task.starts, evidence.task.rules.windows);
+    let schedule = evidence.task.schedule();
     for cycle in (0..evidence.cycles).map(Cycle) {
         let Some(story) = evidence.story.cycles.get(&cycle) else {
             broken.push(format!("cycle {cycle} left no trace in any journal"));
@@ -300,7 +300,7 @@ fn merged_again(
         Outcome::Merged(merged) => Some(merged),
         Outcome::Trained(_)
         | Outcome::Scored { .. }
-        | Outcome::Advanced { .. }
+        | Outcome::Advanced(_)
         | Outcome::Failed { .. } => None,
     })
 }

@@ -1,136 +1,30 @@
 //! The harness of the cluster tests: delivers events, carries out effects, advances blocks. Time is
 //! the block; a transfer is a copy between two stores; a crash loses all that was not journalled.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use connito_learning::learner::{self, Learner};
 use connito_learning::store::{BlobStore, MemoryStore};
 use connito_learning::toy::{ToyBackend, ToyLearner};
-use connito_protocol::Identity;
-use connito_protocol::assignment::assigned_group;
-use connito_protocol::consensus::Verdict;
 use connito_protocol::event::{Delivery, Effect, Event, Form, Milestone, UploadAnswer};
-use connito_protocol::ids::{
-    BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, Netuid, StateId, Uid,
-};
-use connito_protocol::job::Job;
-use connito_protocol::machine::{Character, Machine, Role, Step};
+use connito_protocol::ids::{BlobId, Block, BlockHash, Cycle, Hotkey, Netuid, StateId, Uid};
+use connito_protocol::job::{Job, Outcome};
+use connito_protocol::machine::{Machine, Role, Step};
 use connito_protocol::manifest::{Document, StateManifest, TaskManifest};
-use connito_protocol::reason::ReasonCode;
-use connito_protocol::rewards::CycleRewards;
+use connito_protocol::receipt::Receipt;
 use connito_protocol::rules::{Codec, Rules};
 use connito_protocol::scoring::mean_loss;
-use connito_protocol::snapshot::{Endpoint, Participant, Record, Snapshot};
+use connito_protocol::snapshot::{Endpoint, Record, Snapshot};
 use connito_protocol::submission;
 
+use crate::cast::{Cast, Node, key};
+pub(crate) use crate::cast::{Conduct, Who};
+use crate::report::Report;
 use crate::toy_task;
 
 const VALIDATORS: usize = 3;
 const STARTS: u64 = 3;
-
-/// Which participant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Who {
-    Owner,
-    Validator(usize),
-    Miner(usize),
-}
-
-/// How a miner behaves.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Conduct {
-    Honest(GroupId),
-    Damaging(GroupId),
-    /// Copies miner 0.
-    CopyingFirst,
-}
-
-struct Node {
-    character: Character,
-    store: Arc<MemoryStore>,
-    learner: ToyLearner<Arc<MemoryStore>>,
-    machine: Option<Machine>,
-    journal: Vec<Step>,
-    inbox: VecDeque<Event>,
-    seen: Block,
-}
-
-/// Participants as they are added, before the first block.
-struct Cast {
-    network: submission::Network,
-    nodes: BTreeMap<Who, Node>,
-    participants: Vec<Participant>,
-}
-
-impl Cast {
-    fn add(
-        &mut self,
-        who: Who,
-        hotkey: Hotkey,
-        role: Role,
-        (conduct, store): (learner::Conduct, Arc<MemoryStore>),
-    ) {
-        let uid = Uid(u16::try_from(self.participants.len()).unwrap());
-        let validates = matches!(who, Who::Validator(_));
-        let endpoint = (!matches!(who, Who::Miner(_))).then_some(Endpoint {
-            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            port: 9000 + uid.0,
-        });
-        self.participants.push(Participant {
-            uid,
-            hotkey,
-            stake: if validates { 100 } else { 0 },
-            validator_permit: validates,
-            endpoint,
-            weights_set: Block(0),
-        });
-        let network = self.network;
-        let character = Character {
-            identity: Identity {
-                hotkey,
-                network,
-                endpoint,
-            },
-            role,
-        };
-        let node = Node {
-            learner: ToyLearner::new(store.clone(), ToyBackend::default(), conduct),
-            machine: Some(Machine::new(&character)),
-            journal: Vec::new(),
-            inbox: VecDeque::from([Event::Started]),
-            seen: Block(0),
-            store,
-            character,
-        };
-        self.nodes.insert(who, node);
-    }
-}
-
-impl Cast {
-    fn add_miners(&mut self, miners: &[Conduct]) {
-        let honest = learner::Conduct::Honest;
-        let victim = miners.first().map(|conduct| miner_key(0, *conduct));
-        for (number, conduct) in miners.iter().enumerate() {
-            let (role, treatment) = match conduct {
-                Conduct::Honest(_) => (Role::Miner, honest),
-                Conduct::Damaging(_) => (Role::Miner, learner::Conduct::Damaging),
-                Conduct::CopyingFirst => {
-                    let victim = victim.unwrap();
-                    (Role::Copier { victim }, honest)
-                }
-            };
-            let hotkey = miner_key(number, *conduct);
-            self.add(
-                Who::Miner(number),
-                hotkey,
-                role,
-                (treatment, Arc::default()),
-            );
-        }
-    }
-}
 
 /// The whole network.
 pub(crate) struct Network {
@@ -138,7 +32,13 @@ pub(crate) struct Network {
     history: Vec<Snapshot>,
     pending: Vec<(Hotkey, Vec<u8>)>,
     told: Vec<(Who, Milestone)>,
-    task: BlobId,
+    issued: BTreeMap<(Hotkey, Cycle, Hotkey), Receipt>,
+    /// Results of training that are on their way.
+    held: Vec<(Who, Event)>,
+    uploaded: BTreeSet<BlobId>,
+    /// The last weights that each validator set.
+    pub(crate) weights: BTreeMap<Who, Vec<(Uid, f64)>>,
+    pub(crate) task: BlobId,
     cycle_blocks: u64,
     /// Miners whose uploads never arrive.
     pub(crate) mute: Vec<Who>,
@@ -146,16 +46,29 @@ pub(crate) struct Network {
     pub(crate) refuse_next_write_of: Option<Who>,
     /// Whose scoring never finishes in time.
     pub(crate) slow: Option<Who>,
+    /// Whose training ends when [`Self::release`] says so.
+    pub(crate) slow_trainers: Vec<Who>,
+    /// Updates are served to nobody but validators.
+    pub(crate) updates_hidden: bool,
+    /// Blobs that no server has.
+    pub(crate) hidden: BTreeSet<BlobId>,
+    /// A blob that these do not get.
+    pub(crate) hidden_from: Option<(BlobId, Vec<Who>)>,
 }
 
 impl Network {
     pub(crate) fn new(miners: &[Conduct]) -> Self {
-        Self::with_codec(miners, Rules::default().inner.codec)
+        Self::under(|_| {}, miners)
     }
 
     pub(crate) fn with_codec(miners: &[Conduct], codec: Codec) -> Self {
+        Self::under(|rules| rules.inner.codec = codec, miners)
+    }
+
+    /// A network under other rules than the default ones.
+    pub(crate) fn under(change: impl FnOnce(&mut Rules), miners: &[Conduct]) -> Self {
         let owner_store = Arc::new(MemoryStore::default());
-        let task = toy_task::publish(&owner_store, STARTS, codec);
+        let task = toy_task::publish(&owner_store, STARTS, change);
         let network = submission::Network {
             genesis: BlockHash([7; 32]),
             netuid: Netuid(1),
@@ -196,11 +109,19 @@ impl Network {
             history: vec![first],
             pending: Vec::new(),
             told: Vec::new(),
+            issued: BTreeMap::new(),
+            held: Vec::new(),
+            uploaded: BTreeSet::new(),
+            weights: BTreeMap::new(),
             task,
             cycle_blocks: Rules::default().windows.cycle(),
             mute: Vec::new(),
             refuse_next_write_of: None,
             slow: None,
+            slow_trainers: Vec::new(),
+            updates_hidden: false,
+            hidden: BTreeSet::new(),
+            hidden_from: None,
         }
     }
 
@@ -320,11 +241,22 @@ impl Network {
                 self.told.push((who, milestone));
                 return;
             }
-            Effect::SetWeights { .. }
-            | Effect::Serve { .. }
-            | Effect::Issue(_)
-            | Effect::Answer { .. } => return,
+            Effect::AskReceipt { cycle, from } => self.ask_receipt(hotkey, cycle, &from),
+            Effect::Issue(receipt) => {
+                let key = (hotkey, receipt.cycle, receipt.hotkey);
+                self.issued.insert(key, receipt);
+                return;
+            }
+            Effect::SetWeights { weights } => {
+                self.weights.insert(who, weights);
+                return;
+            }
+            Effect::Serve { .. } | Effect::Answer { .. } => return,
         };
+        if self.slow_trainers.contains(&who) && is_trained(&answer) {
+            self.held.push((who, answer));
+            return;
+        }
         self.nodes.get_mut(&who).unwrap().inbox.push_back(answer);
     }
 
@@ -335,17 +267,109 @@ impl Network {
             endpoint.is_some_and(|endpoint| sources.contains(&endpoint))
         });
         let (up, down): (Vec<&Node>, Vec<&Node>) = asked.partition(|node| node.machine.is_some());
-        let found = own.read(blob).ok();
-        let found = found.or_else(|| up.iter().find_map(|node| node.store.read(blob).ok()));
-        let Some(bytes) = found else {
+        let here = own.read(blob).ok();
+        let hidden_from = self.hidden_from.as_ref();
+        let refused = self.hidden.contains(&blob)
+            || hidden_from.is_some_and(|(hidden, from)| *hidden == blob && from.contains(&who))
+            || self.updates_hidden && self.uploaded.contains(&blob) && !is_validator(who);
+        let there = up.iter().filter(|_| !refused && here.is_none());
+        let there = there.clone().find_map(|node| node.store.read(blob).ok());
+        let received = there.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        let Some(bytes) = here.or(there) else {
             let absent = down.is_empty();
             return Event::FetchFailed { blob, absent };
         };
         own.write(&bytes).unwrap();
         match form {
-            Form::Document => Event::Document { blob, bytes },
-            Form::Blob | Form::Update => Event::Fetched { blob },
+            Form::Document => Event::Document {
+                blob,
+                bytes,
+                received,
+            },
+            Form::Blob | Form::Update => Event::Fetched { blob, received },
         }
+    }
+
+    /// The first of those asked that is up and has issued it.
+    fn ask_receipt(&self, asking: Hotkey, cycle: Cycle, from: &[(Hotkey, Endpoint)]) -> Event {
+        let up = |hotkey: Hotkey| {
+            let mut nodes = self.nodes.values();
+            nodes.any(|node| node.machine.is_some() && node.character.identity.hotkey == hotkey)
+        };
+        let issued = |hotkey: Hotkey| self.issued.get(&(hotkey, cycle, asking)).cloned();
+        let mut asked = from.iter().filter(|(hotkey, _)| up(*hotkey));
+        let receipt = asked.find_map(|(hotkey, _)| issued(*hotkey)).map(Box::new);
+        Event::Receipt { cycle, receipt }
+    }
+
+    /// A training run that was held back ends.
+    pub(crate) fn release(&mut self, who: Who) {
+        let held = std::mem::take(&mut self.held);
+        let (released, held): (Vec<_>, Vec<_>) = held.into_iter().partition(|(of, _)| *of == who);
+        self.held = held;
+        for (_, event) in released {
+            self.nodes.get_mut(&who).unwrap().inbox.push_back(event);
+        }
+        self.settle();
+    }
+
+    /// The owner gets another task to announce.
+    pub(crate) fn publish(&mut self, task: &TaskManifest) -> BlobId {
+        let owner = self.nodes.get_mut(&Who::Owner).unwrap();
+        let task = owner.store.write(&task.to_bytes()).unwrap();
+        owner.inbox.push_back(Event::TaskGiven { task });
+        self.settle();
+        task
+    }
+
+    /// The same, and some cannot have the document for now.
+    pub(crate) fn publish_hidden_from(&mut self, task: &TaskManifest, who: &[Who]) -> BlobId {
+        self.hidden_from = Some((BlobId::of(&task.to_bytes()), who.to_vec()));
+        self.publish(task)
+    }
+
+    /// Puts blobs of the owner into somebody's store.
+    pub(crate) fn give(&self, who: Who, blobs: &[BlobId]) {
+        for blob in blobs {
+            let bytes = self.owner_store().read(*blob).unwrap();
+            self.nodes[&who].store.write(&bytes).unwrap();
+        }
+    }
+
+    /// The task that the network began with.
+    pub(crate) fn first_task(&self) -> TaskManifest {
+        let bytes = self.nodes[&Who::Owner].store.read(self.task).unwrap();
+        TaskManifest::from_bytes(&bytes).unwrap()
+    }
+
+    /// Where the owner keeps its blobs.
+    pub(crate) fn owner_store(&self) -> &MemoryStore {
+        &self.nodes[&Who::Owner].store
+    }
+
+    /// What somebody told, in order.
+    pub(crate) fn told_by(&self, who: Who) -> impl Iterator<Item = &Milestone> {
+        let told = self.told.iter().filter(move |(teller, _)| *teller == who);
+        told.map(|(_, milestone)| milestone)
+    }
+
+    /// Makes so many blocks.
+    pub(crate) fn run_blocks(&mut self, blocks: u64) {
+        (0..blocks).for_each(|_| self.advance());
+    }
+
+    /// The newest block.
+    pub(crate) fn block(&self) -> Block {
+        self.newest()
+    }
+
+    /// Begins with an empty journal, having seen no block before `first`.
+    pub(crate) fn join(&mut self, who: Who, first: Block) {
+        self.forget(who);
+        self.start(who);
+        let node = self.nodes.get_mut(&who).unwrap();
+        node.seen = Block(first.0 - 1);
+        self.settle();
     }
 
     /// The receiver's machine decides; its answer goes straight back.
@@ -357,6 +381,7 @@ impl Network {
             return;
         }
         let bytes = self.nodes[&from].store.read(blob).unwrap();
+        self.uploaded.insert(blob);
         let hotkey = self.nodes[&from].character.identity.hotkey;
         let receiver = *self
             .nodes
@@ -465,8 +490,7 @@ impl Network {
     }
 
     pub(crate) fn canonical(&self) -> StateId {
-        let node = &self.nodes[&Who::Validator(0)];
-        node.machine.as_ref().unwrap().canonical().unwrap()
+        self.canonical_of(Who::Validator(0))
     }
 
     /// Shard names of the canonical state, group by group.
@@ -482,11 +506,18 @@ impl Network {
         manifest.groups.iter().map(|group| group.shard).collect()
     }
 
+    /// What somebody holds to be canonical.
+    pub(crate) fn canonical_of(&self, who: Who) -> StateId {
+        let machine = self.nodes[&who].machine.as_ref().unwrap();
+        machine.canonical().unwrap()
+    }
+
     fn canonical_or_first(&self) -> StateId {
         let machine = self.nodes[&Who::Validator(0)].machine.as_ref().unwrap();
         machine.canonical().unwrap_or_else(|| {
             let bytes = self.nodes[&Who::Owner].store.read(self.task).unwrap();
-            TaskManifest::from_bytes(&bytes).unwrap().first_state
+            let task = TaskManifest::from_bytes(&bytes).unwrap();
+            task.first_state.unwrap()
         })
     }
 
@@ -523,6 +554,11 @@ impl Network {
     }
 
     pub(crate) fn report(&self, cycle: Cycle) -> Report {
+        self.report_by(cycle, Who::Owner)
+    }
+
+    /// The same, with the cycle's end as somebody else than the owner saw it.
+    pub(crate) fn report_by(&self, cycle: Cycle, observer: Who) -> Report {
         let mut report = Report::default();
         for (who, told) in &self.told {
             match told {
@@ -540,7 +576,7 @@ impl Network {
                     cycle: of,
                     committed,
                     ..
-                } if *of == cycle && *who == Who::Owner => {
+                } if *of == cycle && *who == observer => {
                     report.committed = committed.clone();
                 }
                 _ => {}
@@ -553,57 +589,16 @@ impl Network {
     }
 }
 
-/// What became of a cycle.
-#[derive(Default)]
-pub(crate) struct Report {
-    pub(crate) quorum: bool,
-    verdicts: Vec<Verdict>,
-    rewards: Option<CycleRewards>,
-    committed: Vec<(Hotkey, StateId)>,
-    hotkeys: BTreeMap<Who, Hotkey>,
+fn is_validator(who: Who) -> bool {
+    matches!(who, Who::Validator(_))
 }
 
-impl Report {
-    pub(crate) fn code(&self, who: Who) -> Option<ReasonCode> {
-        let hotkey = self.hotkeys[&who];
-        self.verdicts
-            .iter()
-            .find(|verdict| verdict.hotkey == hotkey)
-            .map(|verdict| verdict.code)
-    }
-
-    pub(crate) fn reward(&self, who: Who) -> f64 {
-        let shares = &self.rewards.as_ref().unwrap().shares;
-        shares.get(&self.hotkeys[&who]).copied().unwrap_or(0.0)
-    }
-
-    pub(crate) fn rewards_and_withheld(&self) -> f64 {
-        let rewards = self.rewards.as_ref().unwrap();
-        rewards.shares.values().sum::<f64>() + rewards.withheld
-    }
-
-    pub(crate) fn distinct_states(&self) -> usize {
-        let states: std::collections::BTreeSet<_> =
-            self.committed.iter().map(|(_, state)| state).collect();
-        states.len()
-    }
-
-    pub(crate) fn voters(&self) -> usize {
-        self.committed.len()
-    }
-}
-
-fn key(label: &[u8], number: usize) -> Hotkey {
-    Hotkey(*blake3::hash(&[label, &number.to_le_bytes()].concat()).as_bytes())
-}
-
-/// The first hotkey of a miner's own series that is assigned to its group.
-fn miner_key(number: usize, conduct: Conduct) -> Hotkey {
-    let (Conduct::Honest(group) | Conduct::Damaging(group)) = conduct else {
-        return miner_key(number, Conduct::Honest(GroupId(0)));
-    };
-    (0..)
-        .map(|attempt| key(b"miner", number * 1000 + attempt))
-        .find(|hotkey| assigned_group(*hotkey, &toy_task::TICKETS) == Some(group))
-        .unwrap()
+fn is_trained(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Finished {
+            outcome: Outcome::Trained(_),
+            ..
+        }
+    )
 }

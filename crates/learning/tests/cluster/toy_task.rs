@@ -26,34 +26,37 @@ pub(crate) const TICKETS: [u16; 2] = [EVEN_TICKETS; 2];
 /// Documents in each pool.
 const POOL: u32 = 40;
 
-/// Writes the task's blobs and gives its name; cycle 0 begins at block `starts`.
-pub(crate) fn publish(store: &MemoryStore, starts: u64, codec: Codec) -> BlobId {
-    let groups = groups();
-    let first_state = first_state(store, &groups);
+/// Writes the task's blobs and gives its name; cycle 0 begins at block `starts`, under the default
+/// rules but for `change`.
+pub(crate) fn publish(store: &MemoryStore, starts: u64, change: impl FnOnce(&mut Rules)) -> BlobId {
+    let groups = groups_of(&[2, 2]);
+    let first_state = first_state(store, &groups, Cycle(0));
     let mut rules = Rules::default();
     rules.scoring.sequence_length = SEQUENCE_LENGTH as u32;
-    rules.inner.codec = codec;
+    change(&mut rules);
     let manifest = TaskManifest {
         format: TaskManifest::FORMAT,
         name: "toy".to_owned(),
         netuid: Netuid(1),
+        follows: None,
         starts: Block(starts),
+        first_cycle: Cycle(0),
         rules,
         model: ModelParts {
             config: store.write(b"toy").unwrap(),
             tokenizer: store.write(b"none").unwrap(),
             backbone: store.write(b"empty").unwrap(),
         },
-        domains: vec![domain(store, "first", 0), domain(store, "second", 1)],
+        domains: vec![domain(store, "first", 0, 0), domain(store, "second", 1, 1)],
         groups,
         tickets: TICKETS.to_vec(),
-        first_state,
+        first_state: Some(first_state),
     };
     store.write(&manifest.to_bytes()).unwrap()
 }
 
-/// Four experts of each of two layers in two groups.
-fn groups() -> Vec<ExpertMapping> {
+/// Four experts of each of two layers in groups of these sizes.
+pub(crate) fn groups_of(sizes: &[usize]) -> Vec<ExpertMapping> {
     let experts = |layer| (0..4).map(move |expert| (expert, expert_names(layer, expert)));
     let layers = [0, 1].map(|layer| {
         let experts = experts(layer).map(|(expert, names)| (expert, names.into_iter().collect()));
@@ -62,14 +65,15 @@ fn groups() -> Vec<ExpertMapping> {
     let inventory = Inventory::new(ParameterKeys::from(layers)).unwrap();
     let division = Division {
         strategy: Strategy::Contiguous,
-        sizes: Sizes::Groups(2),
-        uneven: Uneven::Refused,
+        sizes: Sizes::Given(sizes.to_vec()),
+        uneven: Uneven::Allowed,
     };
     let partition = Partition::divide(&inventory, &division).unwrap();
     partition.into_groups()
 }
 
-fn first_state(store: &MemoryStore, groups: &[ExpertMapping]) -> StateId {
+/// A state of zeros that `cycle` builds on first.
+pub(crate) fn first_state(store: &MemoryStore, groups: &[ExpertMapping], cycle: Cycle) -> StateId {
     let mut backend = ToyBackend::default();
     let parts = FixedParts {
         config: &[],
@@ -79,16 +83,18 @@ fn first_state(store: &MemoryStore, groups: &[ExpertMapping]) -> StateId {
     backend.open(&parts).unwrap();
     let state = |mapping: &ExpertMapping| {
         let zeros = Shard::zeros(&backend.layout(mapping).unwrap());
+        let zeros = wire::encode(&zeros, Codec::F32);
         GroupState {
             group: mapping.group_id,
-            shard: store.write(&wire::encode(&zeros, Codec::F32)).unwrap(),
+            shard: store.write(&zeros).unwrap(),
+            bytes: zeros.len() as u64,
             momentum: None,
             reference_norm: None,
         }
     };
     let manifest = StateManifest {
         format: StateManifest::FORMAT,
-        cycle: Cycle(0),
+        cycle,
         parent: None,
         archive: None,
         groups: groups.iter().map(state).collect(),
@@ -97,10 +103,10 @@ fn first_state(store: &MemoryStore, groups: &[ExpertMapping]) -> StateId {
     StateId(store.write(&manifest.to_bytes()).unwrap().0)
 }
 
-/// A domain of documents of eight equal tokens; every domain and pool has tokens of its own.
-fn domain(store: &MemoryStore, name: &str, group: u16) -> Domain {
+/// A domain of documents of eight equal tokens; every series and pool has tokens of its own.
+pub(crate) fn domain(store: &MemoryStore, name: &str, group: u16, series: u32) -> Domain {
     let pool = |number: u32| {
-        let from = (u32::from(group) * 3 + number) * POOL;
+        let from = (series * 3 + number) * POOL;
         let sequences = (from..from + POOL).map(|id| vec![id; 8]);
         let documents = TokenDocuments::from_sequences(sequences).unwrap();
         store.write(&documents.to_bytes()).unwrap()

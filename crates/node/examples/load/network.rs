@@ -121,6 +121,7 @@ fn submit(chain: &LocalChain, signer: &Keypair, nonce: u64, op: &Op) -> Outcome<
 /// Writes the task's blobs and gives its name.
 pub(crate) fn task(blobs: &DiskBlobs, plan: Plan) -> Outcome<BlobId> {
     let groups = groups()?;
+    let shard = shard(blobs, plan.bytes)?;
     let state = StateManifest {
         format: StateManifest::FORMAT,
         cycle: Cycle(0),
@@ -128,7 +129,8 @@ pub(crate) fn task(blobs: &DiskBlobs, plan: Plan) -> Outcome<BlobId> {
         archive: None,
         groups: vec![GroupState {
             group: GroupId(0),
-            shard: shard(blobs, plan.bytes)?,
+            shard,
+            bytes: blobs.len(&shard)?,
             momentum: None,
             reference_norm: None,
         }],
@@ -138,7 +140,9 @@ pub(crate) fn task(blobs: &DiskBlobs, plan: Plan) -> Outcome<BlobId> {
         format: TaskManifest::FORMAT,
         name: "load".to_owned(),
         netuid: NETUID,
+        follows: None,
         starts: STARTS,
+        first_cycle: Cycle(0),
         rules: Rules::default(),
         model: ModelParts {
             config: blobs.put(b"config")?,
@@ -154,7 +158,7 @@ pub(crate) fn task(blobs: &DiskBlobs, plan: Plan) -> Outcome<BlobId> {
             scoring: blobs.put(b"scoring")?,
             gate: blobs.put(b"gate")?,
         }],
-        first_state: StateId(blobs.put(&state.to_bytes())?.0),
+        first_state: Some(StateId(blobs.put(&state.to_bytes())?.0)),
     };
     Ok(blobs.put(&task.to_bytes())?)
 }

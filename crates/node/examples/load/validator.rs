@@ -40,6 +40,7 @@ pub(crate) async fn serve(options: &Options) -> Outcome<()> {
         journal: folder.join("journal"),
         folder,
         listener: Some(listener),
+        task: None,
     };
     println!("listening {address}");
     let (_stop, stopping) = watch::channel(false);

@@ -58,11 +58,14 @@ struct Download<'a> {
     /// What is here already, once the blob's length is proven. Absent while another thread
     /// writes to it.
     partial: Option<PartialBlob>,
+    /// Bytes of bodies that have come, from all sources together.
+    received: u64,
 }
 
 impl BlobClient {
     /// Fetches a blob of at most `max_bytes` into the store, from whichever of `sources` (addresses
-    /// like `http://host:port`) has it. A blob that is here already costs nothing.
+    /// like `http://host:port`) has it. Gives the bytes that came over the network for it: none for a
+    /// blob that is here already, more than it has where a source had to be given up.
     ///
     /// A dropped future keeps what was verified; the next call goes on from there.
     ///
@@ -74,25 +77,27 @@ impl BlobClient {
         id: BlobId,
         sources: &[String],
         max_bytes: u64,
-    ) -> Result<(), FetchError> {
+    ) -> Result<u64, FetchError> {
         let blobs = self.blobs.clone();
         let here = on_disk(id, move || match blobs.has(&id) {
             true => Ok(None),
             false => blobs.resume_partial(id).map(Some),
         });
         let Some(partial) = here.await? else {
-            return Ok(());
+            return Ok(0);
         };
         let mut download = Download {
             client: self,
             id,
             max_bytes,
             partial,
+            received: 0,
         };
         if let Some(partial) = &download.partial {
             download.check_length(partial.outline().bytes())?;
         }
-        download.fetch_from_any(sources).await
+        download.fetch_from_any(sources).await?;
+        Ok(download.received)
     }
 }
 
@@ -170,7 +175,7 @@ impl Download<'_> {
     }
 
     /// The first mebibyte, unverified, and the length that the source states for the whole blob.
-    async fn first_subtree(&self, url: &str) -> Result<(Vec<u8>, u64), Setback> {
+    async fn first_subtree(&mut self, url: &str) -> Result<(Vec<u8>, u64), Setback> {
         let (response, length) = self.range(url, 0..SUBTREE_BYTES).await?;
         if length > self.max_bytes {
             return Err(Setback::Source(SourceError::TooLarge {
@@ -213,12 +218,13 @@ impl Download<'_> {
         Ok(())
     }
 
-    async fn outline(&self, url: &str, length: u64) -> Result<Outline, Setback> {
+    async fn outline(&mut self, url: &str, length: u64) -> Result<Outline, Setback> {
         let url = format!("{url}/outline");
         let most = Outline::encoded_bytes(length);
         let Some(encoded) = self.client.get_bytes(&url, most).await? else {
             return Err(Setback::Absent);
         };
+        self.received += encoded.len() as u64;
         match Outline::from_bytes(&self.id, &encoded) {
             Ok(outline) if outline.bytes() == length => Ok(outline),
             _ => Err(corrupt(&url, "an outline of something else").into()),
@@ -243,7 +249,10 @@ impl Download<'_> {
         for (index, length) in run.zip(lengths) {
             while arrived.len() < length {
                 match next_chunk(url, &mut response, &mut pace).await? {
-                    Some(chunk) => arrived.extend_from_slice(&chunk),
+                    Some(chunk) => {
+                        self.received += chunk.len() as u64;
+                        arrived.extend_from_slice(&chunk);
+                    }
                     None => return Err(corrupt(url, "fewer bytes than it announced").into()),
                 }
             }
@@ -296,8 +305,14 @@ impl Download<'_> {
     }
 
     /// A body of exactly this many bytes.
-    async fn exactly(&self, url: &str, response: Response, bytes: u64) -> Result<Vec<u8>, Setback> {
+    async fn exactly(
+        &mut self,
+        url: &str,
+        response: Response,
+        bytes: u64,
+    ) -> Result<Vec<u8>, Setback> {
         let body = self.client.body(url, response, bytes).await?;
+        self.received += body.len() as u64;
         if body.len() as u64 == bytes {
             Ok(body)
         } else {

@@ -5,9 +5,9 @@
 //! is the learner's affair.
 
 use super::{MAXIMUM_ATTEMPTS, Validator, WEIGHTS_RETRY_BLOCKS};
-use crate::announcement::{Announcement, Vote};
+use crate::announcement::{Announcement, Vote, task_digest};
 use crate::event::{Effect, Effects, Milestone};
-use crate::ids::{BlobId, Uid};
+use crate::ids::BlobId;
 use crate::job::{Job, MergeJob, Merged, Weighted};
 use crate::manifest::{Document, StateManifest};
 use crate::seed::{Draw, seed};
@@ -26,7 +26,8 @@ impl Validator {
             candidate_loss: merged.candidate_loss,
             approves,
         });
-        let Some((candidate, fallback)) = self.successors(merged) else {
+        let (Some((candidate, fallback)), Some(task)) = (self.successors(merged), self.next_task())
+        else {
             return;
         };
         let vote = Vote {
@@ -34,6 +35,7 @@ impl Validator {
             approves,
             candidate: self.follower.keep_manifest(candidate, effects),
             fallback: self.follower.keep_manifest(fallback, effects),
+            task: task_digest(task),
         };
         self.work.vote = Some(vote);
     }
@@ -42,13 +44,14 @@ impl Validator {
     fn successors(&self, merged: &Merged) -> Option<(StateManifest, StateManifest)> {
         let judgement = self.judgement()?;
         let (base, _) = self.follower.base()?;
+        let mut lengths = merged.update_bytes.iter().copied();
         let candidate = StateManifest {
             format: StateManifest::FORMAT,
             cycle: merged.cycle.next(),
             parent: Some(base),
             archive: Some(BlobId::of(&judgement.archive.to_bytes())),
             groups: merged.candidate.clone(),
-            merged: judgement.merged(),
+            merged: judgement.merged(|_| lengths.next().unwrap_or_default()),
         };
         let fallback = StateManifest {
             groups: merged.fallback.clone(),
@@ -113,15 +116,19 @@ impl Validator {
         if !due || !me.validator_permit {
             return;
         }
-        let history = self.follower.history.weights();
-        let weights: Vec<(Uid, f64)> = now
-            .participants
-            .iter()
-            .filter_map(|p| history.get(&p.hotkey).map(|weight| (p.uid, *weight)))
-            .collect();
-        if !weights.is_empty() {
+        let Some(weights) = self.follower.history.on_chain(now) else {
+            return;
+        };
+        if !weights.slots.is_empty() {
             self.weights_sent = Some(now.block);
-            effects.push(Effect::SetWeights { weights });
+            effects.tell(Milestone::WeightsSent {
+                miners: weights.miners,
+                withheld: weights.withheld,
+                to_owner: weights.to_owner,
+            });
+            effects.push(Effect::SetWeights {
+                weights: weights.slots,
+            });
         }
     }
 }
