@@ -149,9 +149,7 @@ pub(crate) fn tokenizer(
     let tokenizer = Tokenizer::from_bytes(&json)
         .with_context(|| format!("{} cannot be used", path.display()))
         .input()?;
-    let (begin, end) = tokenizer.boundaries();
-    let tokenizer =
-        tokenizer.with_boundaries(config.bos_token_id.or(begin), config.eos_token_id.or(end));
+    let tokenizer = bounded(tokenizer, config);
     let (known, embedded) = (tokenizer.vocabulary(), config.vocab_size);
     if known > embedded {
         return Err(Failure::Input(anyhow!(
@@ -160,6 +158,12 @@ pub(crate) fn tokenizer(
         )));
     }
     Ok((tokenizer, json))
+}
+
+/// A tokenizer that puts a model's own tokens around a document, where the model names some.
+pub(crate) fn bounded(tokenizer: Tokenizer, config: &ModelConfig) -> Tokenizer {
+    let (begin, end) = tokenizer.boundaries();
+    tokenizer.with_boundaries(config.bos_token_id.or(begin), config.eos_token_id.or(end))
 }
 
 /// More threads would each get too few of a batch's eight sequences.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use connito_chain::local::GenesisSpec;
 use connito_learning::inner::Method;
-use connito_protocol::ids::Hotkey;
+use connito_protocol::ids::{BlobId, Hotkey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,9 @@ pub(crate) struct RoleConfig {
     /// The task that an owner makes when it starts for the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) task: Option<TaskConfig>,
+    /// Another task, which an owner announces to follow the present one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next: Option<NextTaskConfig>,
 }
 
 /// How a miner behaves. All but `honest` are rehearsals of what the network must withstand.
@@ -106,6 +109,37 @@ pub(crate) struct TaskConfig {
     /// The rules; those of the 45-block cycle at twelve seconds a block if there are none.
     #[serde(default)]
     pub(crate) rules: connito_protocol::rules::Rules,
+}
+
+/// What an owner makes the next task of (P-39). What is left out stays as it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NextTaskConfig {
+    /// The number of the first cycle under it.
+    pub(crate) first_cycle: u64,
+    /// The task that it takes the place of; the last one that this owner made and whose first block has
+    /// come if there is none.
+    #[serde(default)]
+    pub(crate) follows: Option<BlobId>,
+    /// A name for people.
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+    /// JSONL files, one domain each.
+    #[serde(default)]
+    pub(crate) data: Vec<PathBuf>,
+    /// A Hugging Face folder to begin with anew, on `data` or the built-in text; without it, the
+    /// canonical state goes on.
+    #[serde(default)]
+    pub(crate) model: Option<PathBuf>,
+    /// Expert groups of that model.
+    #[serde(default)]
+    pub(crate) groups: Option<u16>,
+    /// Tickets of each group.
+    #[serde(default)]
+    pub(crate) tickets: Option<Vec<u16>>,
+    /// The rules that change.
+    #[serde(default)]
+    pub(crate) rules: toml::Table,
 }
 
 fn one() -> usize {

@@ -3,6 +3,8 @@
 //! `localnet` starts its roles through the same functions, in this process or in others, so a role
 //! alone and a role in a rehearsal are the same thing.
 
+mod next_task;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -141,8 +143,12 @@ pub(crate) async fn participant(
             .with_context(refused)
             .environment()?;
     }
+    let announced = match character.role {
+        Role::Owner { task } => next_task::announced(&config, task, &*chain).await?,
+        Role::Validator | Role::Miner | Role::Copier { .. } => None,
+    };
     let setup = Setup {
-        task: None,
+        task: announced,
         character,
         keypair,
         folder: config.folder.clone(),
@@ -310,6 +316,11 @@ pub(crate) fn located(file: &Path, mut config: RoleConfig) -> RoleConfig {
             .map(|path| crate::config::beside(file, path))
             .collect();
         task.data = data;
+    }
+    if let Some(next) = &mut config.next {
+        for path in next.data.iter_mut().chain(&mut next.model) {
+            *path = crate::config::beside(file, path);
+        }
     }
     config
 }

@@ -217,6 +217,7 @@ impl Plan {
             trainer: Method::default(),
             victim: None,
             task: None,
+            next: None,
         };
         adjust(&mut config);
         let config_file = self.out.join("config").join(format!("{name}.toml"));
