@@ -10,23 +10,28 @@
 //! learner's. This file walks from cycle to cycle, says what does not match first, and changes nothing.
 
 mod blobs;
+mod pruned;
 mod records;
+mod tasks;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::anyhow;
 use connito_chain::local::LocalError;
 use connito_learning::audit::{Auditor, Decision};
+use connito_learning::store::BlobStore;
 use connito_learning::task;
-use connito_protocol::audit::{Observed, Observer};
-use connito_protocol::ids::{BlobId, Block, Cycle, StateId};
-use connito_protocol::manifest::{CycleArchive, Document, StateManifest, TaskManifest};
-use connito_protocol::schedule::Schedule;
+use connito_protocol::audit::{Before, Fixed, Observed, Observer};
+use connito_protocol::ids::{BlobId, Cycle, StateId};
+use connito_protocol::manifest::{CycleArchive, Document, StateManifest};
+use connito_protocol::snapshot::Snapshot;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use self::blobs::AuditedBlobs;
-use self::records::{AuditedChain, Blocks};
+use self::records::AuditedChain;
+use self::tasks::Stage;
 use crate::args::audit::AuditArguments;
 use crate::exit::{Blame, Failure};
 use crate::output::print;
@@ -85,46 +90,30 @@ async fn audit(
         };
     };
     verified.task = Some(id);
-    let manifest = match tokio::task::block_in_place(|| read_task(id, &blobs)) {
-        Ok(manifest) => manifest,
-        Err(finding) => return Ok(Some(finding)),
+    let tasks = match tokio::task::block_in_place(|| tasks::up_to(id, &blobs)) {
+        Ok(tasks) => tasks,
+        Err(error) => return Ok(Some(of_the_task(Cycle(0), error))),
     };
-    let observer = Observer::new(chain.network(), &manifest);
-    let cycles = chain.cycles(&observer, head).await?;
+    let stages = tasks::stages(&chain, tasks, head).await?;
     let outcome = tokio::task::block_in_place(|| {
-        let layouts = task::layouts(&manifest, &blobs).map_err(of_the_task)?;
-        let auditor = Auditor {
-            store: &blobs,
-            task: &manifest,
-            layouts: &layouts,
-        };
-        let mut walk = Walk::begin(&auditor, &observer, verified)?;
-        walk.all(&cycles)?;
-        let undecided = Cycle(cycles.len() as u64);
-        if let Some(damage) = chain.damage() {
-            return Err(damaged(after(&manifest, head), damage));
+        let mut walk = Walk::over(&blobs, verified);
+        for position in 0..stages.len() {
+            walk.stage(&stages[position..])?;
+        }
+        if let (Some(damage), Some(last)) = (chain.damage(), stages.last()) {
+            return Err(damaged(last.cycle_after(head), damage));
         }
         let rest = blobs.look_at_the_rest();
-        verified.unnamed = rest.map_err(|problem| Finding {
-            cycle: undecided,
-            problem,
-        })?;
+        let cycle = stages.last().map_or(Cycle(0), Stage::undecided);
+        verified.unnamed = rest.map_err(|problem| Finding { cycle, problem })?;
         Ok(())
     });
     Ok(outcome.err())
 }
 
-fn read_task(id: BlobId, blobs: &AuditedBlobs) -> Result<TaskManifest, Finding> {
-    let manifest = task::read_task(id, blobs).map_err(of_the_task)?;
-    manifest.check().map_err(of_the_task)?;
-    Ok(manifest)
-}
-
-fn of_the_task(error: impl std::error::Error + Send + Sync + 'static) -> Finding {
-    Finding {
-        cycle: Cycle(0),
-        problem: anyhow::Error::new(error).context("the task cannot be worked on"),
-    }
+fn of_the_task(cycle: Cycle, problem: impl Into<anyhow::Error>) -> Finding {
+    let problem = problem.into().context("the task cannot be worked on");
+    Finding { cycle, problem }
 }
 
 fn damaged(cycle: Cycle, damage: LocalError) -> Finding {
@@ -134,61 +123,80 @@ fn damaged(cycle: Cycle, damage: LocalError) -> Finding {
     }
 }
 
-/// The cycle of the block after `head`.
-fn after(task: &TaskManifest, head: Block) -> Cycle {
-    let schedule = Schedule::new(task.starts, task.rules.windows);
-    let moment = schedule.at(Block(head.0.saturating_add(1)));
-    moment.map_or(Cycle(0), |moment| moment.cycle)
-}
-
 /// An audit under way: the state that the next cycle builds on, and those before it.
 struct Walk<'a> {
-    auditor: &'a Auditor<'a>,
-    observer: &'a Observer,
+    blobs: &'a AuditedBlobs,
     verified: &'a mut Verified,
-    base: (StateId, StateManifest),
+    base: Option<StateId>,
+    manifests: BTreeMap<StateId, StateManifest>,
     older: Vec<StateId>,
 }
 
+/// What audits the cycles of one task.
+struct Examiner<'a> {
+    auditor: Auditor<'a>,
+    observer: &'a Observer,
+}
+
 impl<'a> Walk<'a> {
-    fn begin(
-        auditor: &'a Auditor<'a>,
-        observer: &'a Observer,
-        verified: &'a mut Verified,
-    ) -> Result<Self, Finding> {
-        let base = auditor.begin().map_err(|error| Finding {
-            cycle: Cycle(0),
-            problem: error.into(),
-        })?;
-        verified.states.push(base.0);
-        Ok(Self {
-            auditor,
-            observer,
+    fn over(blobs: &'a AuditedBlobs, verified: &'a mut Verified) -> Self {
+        Self {
+            blobs,
             verified,
-            base,
+            base: None,
+            manifests: BTreeMap::new(),
             older: Vec::new(),
-        })
+        }
     }
 
-    fn all(&mut self, cycles: &[Blocks]) -> Result<(), Finding> {
+    /// Audits the first of these stages; those after it only help to find its states.
+    fn stage(&mut self, stages: &[Stage]) -> Result<(), Finding> {
+        let Some(stage) = stages.first() else {
+            return Ok(());
+        };
+        let first = stage.manifest.first_cycle;
+        let layouts = task::layouts(&stage.manifest, self.blobs);
+        let layouts = layouts.map_err(|error| of_the_task(first, error))?;
+        let examiner = Examiner {
+            auditor: Auditor {
+                store: self.blobs,
+                task: &stage.manifest,
+                layouts: &layouts,
+            },
+            observer: &stage.observer,
+        };
+        let begun = examiner.auditor.begin().map_err(|error| Finding {
+            cycle: first,
+            problem: error.into(),
+        })?;
+        if let Some((state, manifest)) = begun {
+            self.reach(state, manifest);
+        }
+        self.cycles(&examiner, stages)
+    }
+
+    fn reach(&mut self, state: StateId, manifest: StateManifest) {
+        self.verified.states.push(state);
+        self.manifests.insert(state, manifest);
+        self.older.extend(self.base.replace(state));
+        let surplus = self.older.len().saturating_sub(OLDER_STATES);
+        self.older.drain(..surplus);
+    }
+
+    fn cycles(&mut self, examiner: &Examiner<'_>, stages: &[Stage]) -> Result<(), Finding> {
+        let Some(Stage { cycles, .. }) = stages.first() else {
+            return Ok(());
+        };
         let bar = ProgressBar::new(cycles.len() as u64).with_message("auditing");
         let style = ProgressStyle::with_template("{msg} {bar:40} cycle {pos} of {len}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let pruned = self.pruned(cycles)?;
-        for (cycle, blocks) in (0..).map(Cycle).zip(cycles) {
+        let pruned = pruned::states(&examiner.auditor, stages)?;
+        for (cycle, blocks) in cycles {
             let audited = match blocks {
-                Some(blocks) => {
-                    let base = (cycle, self.base.0);
-                    let observed = self.observer.from_chain(base, &self.older, blocks);
-                    let tally = self.observer.decided(cycle, &blocks.voted);
-                    let decision = tally.map(|tally| Decision {
-                        next: tally.next,
-                        vote: Some(tally.vote),
-                    });
-                    self.cycle(observed, decision)
-                }
-                None => self.pruned_cycle(pruned.get(&cycle).copied()),
+                Some(blocks) => self.kept_cycle(examiner, *cycle, blocks),
+                None => self.pruned_cycle(examiner, pruned.get(cycle).copied()),
             };
+            let cycle = *cycle;
             audited.map_err(|problem| Finding { cycle, problem })?;
             self.verified.cycles += 1;
             bar.inc(1);
@@ -197,84 +205,81 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn cycle(
+    fn kept_cycle(
         &mut self,
-        observed: Option<Observed>,
-        decision: Option<Decision>,
+        examiner: &Examiner<'_>,
+        cycle: Cycle,
+        blocks: &Fixed<Arc<Snapshot>>,
     ) -> anyhow::Result<()> {
+        let observer = examiner.observer;
+        let base = self.base()?;
+        let observed = self.before(|before| observer.from_chain((cycle, base), before, blocks));
         let Some(observed) = observed else {
             return Err(anyhow!("its blocks are not those of the schedule"));
         };
-        self.auditor.uploads(&observed)?;
+        let tally = observer.decided(cycle, &blocks.voted);
+        let decision = tally.map(|tally| Decision {
+            next: tally.next,
+            vote: Some(tally.vote),
+        });
+        self.cycle(&examiner.auditor, &observed, decision)
+    }
+
+    /// A cycle of which the chain has nothing any more: its archive tells what stood there.
+    fn pruned_cycle(
+        &mut self,
+        examiner: &Examiner<'_>,
+        next: Option<StateId>,
+    ) -> anyhow::Result<()> {
+        let Some(next) = next else { return Ok(()) };
+        let auditor = &examiner.auditor;
+        let archive = auditor.state(next)?.archive;
+        let archive = archive.ok_or_else(|| anyhow!("state {next} names no archive"))?;
+        let read = CycleArchive::from_bytes;
+        let archive = auditor.document("archive", archive, read)?;
+        if archive.base != self.base()? {
+            return Err(anyhow!("the archive of state {next} is of another base"));
+        }
+        let observed = self.before(|before| examiner.observer.from_archive(&archive, before));
+        let observed = observed
+            .map_err(|error| anyhow::Error::new(error).context("the archive cannot be trusted"))?;
+        let decision = Decision { next, vote: None };
+        self.cycle(auditor, &observed, Some(decision))
+    }
+
+    fn cycle(
+        &mut self,
+        auditor: &Auditor<'_>,
+        observed: &Observed,
+        decision: Option<Decision>,
+    ) -> anyhow::Result<()> {
+        auditor.uploads(observed)?;
         self.verified.submissions += observed.verdicts.len();
         let Some(decision) = decision else {
             return Ok(());
         };
-        let base = (self.base.0, &self.base.1);
-        let next = self.auditor.successor(base, &observed, &decision)?;
+        let id = self.base()?;
+        let base = self.manifests.get(&id);
+        let base = base.ok_or_else(|| anyhow!("state {id} was not verified"))?;
+        let next = auditor.successor((id, base), observed, &decision)?;
         self.verified.merged += next.merged.len();
-        self.verified.states.push(decision.next);
-        let before = std::mem::replace(&mut self.base, (decision.next, next));
-        self.older.push(before.0);
-        let surplus = self.older.len().saturating_sub(OLDER_STATES);
-        self.older.drain(..surplus);
+        self.reach(decision.next, next);
         Ok(())
     }
 
-    /// A cycle of which the chain has nothing any more: its archive tells what stood there.
-    fn pruned_cycle(&mut self, next: Option<StateId>) -> anyhow::Result<()> {
-        let Some(next) = next else { return Ok(()) };
-        let manifest = self.auditor.state(next)?;
-        let archive = manifest.archive;
-        let archive = archive.ok_or_else(|| anyhow!("state {next} names no archive"))?;
-        let read = CycleArchive::from_bytes;
-        let archive = self.auditor.document("archive", archive, read)?;
-        if archive.base != self.base.0 {
-            return Err(anyhow!("the archive of state {next} is of another base"));
-        }
-        let observed = self.observer.from_archive(&archive);
-        let observed = observed
-            .map_err(|error| anyhow::Error::new(error).context("the archive cannot be trusted"))?;
-        let decision = Decision { next, vote: None };
-        self.cycle(Some(observed), Some(decision))
+    fn base(&self) -> anyhow::Result<StateId> {
+        let none = || anyhow!("the first task has no first state");
+        self.base.ok_or_else(none)
     }
 
-    /// The states that pruned cycles led to: the ancestors of the first state that kept votes name.
-    fn pruned(&self, cycles: &[Blocks]) -> Result<BTreeMap<Cycle, StateId>, Finding> {
-        let kept = cycles.iter().position(Option::is_some);
-        let kept = kept.unwrap_or(cycles.len());
-        let mut states = BTreeMap::new();
-        if kept == 0 {
-            return Ok(states);
-        }
-        let named = (0..)
-            .map(Cycle)
-            .zip(cycles)
-            .find_map(|(cycle, blocks)| self.observer.decided(cycle, &blocks.as_ref()?.voted));
-        let named = named.ok_or_else(|| Finding {
-            cycle: Cycle(0),
-            problem: anyhow!("the chain keeps no vote that names a state"),
-        })?;
-        let mut state = named.next;
-        // Each step leads to an earlier cycle, so there are no more of them than cycles.
-        let mut cycle = Cycle(cycles.len() as u64);
-        loop {
-            let finding = |problem| Finding { cycle, problem };
-            let manifest = self.auditor.state(state);
-            let manifest = manifest.map_err(|error| finding(error.into()))?;
-            let Some(parent) = manifest.parent else {
-                return Ok(states);
-            };
-            let led_here = manifest.cycle.0.checked_sub(1).map(Cycle);
-            let led_here = led_here.filter(|led_here| *led_here < cycle);
-            cycle = led_here.ok_or_else(|| {
-                finding(anyhow!("state {state} is of a cycle before its parent's"))
-            })?;
-            if cycle.0 < kept as u64 {
-                states.insert(cycle, state);
-            }
-            state = parent;
-        }
+    fn before<T>(&self, then: impl FnOnce(&Before<'_>) -> T) -> T {
+        // One that cannot be read is of no length; that it is missing is found when it is looked for.
+        let bytes = |update| self.blobs.open(update).map_or(0, |blob| blob.len() as u64);
+        then(&Before {
+            manifests: &self.manifests,
+            older: &self.older,
+            bytes: &bytes,
+        })
     }
 }
 

@@ -42,9 +42,6 @@ pub enum Mismatch {
         /// What is wrong with it.
         detail: String,
     },
-    /// The task goes on with another one's state and was given none.
-    #[error("the task names no state to begin with")]
-    NoFirstState,
     /// The first state's shard does not fit the task.
     #[error("shard {id} of group {group} is none")]
     NoShard {
@@ -136,11 +133,12 @@ impl std::fmt::Debug for Auditor<'_> {
 }
 
 impl Auditor<'_> {
-    /// Everything that the task names is there, and its first state can be begun with.
+    /// Everything that the task names is there, and its first state can be begun with. Nothing for a task
+    /// that goes on with the state of the one before (P-39).
     ///
     /// # Errors
     /// The first thing that is not as it should be.
-    pub fn begin(&self) -> Result<(StateId, StateManifest), Mismatch> {
+    pub fn begin(&self) -> Result<Option<(StateId, StateManifest)>, Mismatch> {
         let model = &self.task.model;
         self.whole("the model's configuration", model.config)?;
         self.whole("the tokenizer", model.tokenizer)?;
@@ -152,7 +150,7 @@ impl Auditor<'_> {
             }
         }
         let Some(id) = self.task.first_state else {
-            return Err(Mismatch::NoFirstState);
+            return Ok(None);
         };
         let state = self.state(id)?;
         let groups = state.groups.iter().map(|group| group.group);
@@ -167,7 +165,7 @@ impl Auditor<'_> {
         for group in &state.groups {
             self.first_shard(group)?;
         }
-        Ok((id, state))
+        Ok(Some((id, state)))
     }
 
     fn first_shard(&self, group: &GroupState) -> Result<(), Mismatch> {

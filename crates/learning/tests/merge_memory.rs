@@ -100,9 +100,11 @@ fn shard(layout: &Layout, value: f32) -> Shard {
 /// The most that a merge of so many updates had allocated at once, beyond its inputs.
 fn held_while_merging(updates: usize, layout: &Layout) -> usize {
     let mut store = Lending::default();
+    let parameters = encode(&shard(layout, 1.0), Codec::F32);
     let before = GroupState {
         group: GroupId(0),
-        shard: store.keep(encode(&shard(layout, 1.0), Codec::F32)),
+        bytes: parameters.len() as u64,
+        shard: store.keep(parameters),
         momentum: Some(store.keep(encode(&shard(layout, 0.5), Codec::F32))),
         reference_norm: Some(1.0),
     };

@@ -346,14 +346,15 @@ fn permuted(base: &Shard, update: &Shard) -> Shard {
 fn permuted_copies_and_momentum_riders_are_found() {
     let store = Arc::new(MemoryStore::default());
     let (task, manifest) = task(&store);
-    let honest = train(&store, (task, manifest.first_state), Conduct::Honest);
+    let first = manifest.first_state.expect("the first task has one");
+    let honest = train(&store, (task, first), Conduct::Honest);
     let base = split(&model(), &manifest.groups[0]);
     let read = |blob| update::read(&store.read(blob).expect("written"), &base.layout());
     let copy = permuted(&base, &read(honest).expect("an honest update"));
     let copy = store
         .write(&wire::encode(&copy, Codec::Bf16))
         .expect("memory");
-    let findings = score(&store, (task, manifest.first_state), &[honest, copy]);
+    let findings = score(&store, (task, first), &[honest, copy]);
     assert!(matches!(findings[0], Finding::Measured { .. }));
     let of = Original::Update {
         hotkey: Hotkey([0; 32]),
@@ -361,12 +362,12 @@ fn permuted_copies_and_momentum_riders_are_found() {
     };
     assert_eq!(findings[1], Finding::Copy { of });
 
-    let merged = merge(&store, (task, manifest.first_state), honest);
+    let merged = merge(&store, (task, first), honest);
     let momentum = merged.candidate[0].momentum.expect("a step was taken");
     let state = StateManifest {
         format: StateManifest::FORMAT,
         cycle: Cycle(1),
-        parent: Some(manifest.first_state),
+        parent: Some(first),
         archive: None,
         groups: merged.candidate,
         merged: Vec::new(),

@@ -9,8 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::consensus::{Tally, Verdict, tally};
+use crate::follow::decided_task;
 use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, StateId, Uid};
-use crate::manifest::{BlockRef, CycleArchive, MergedUpdate, StateManifest, TaskManifest};
+use crate::manifest::{
+    BlockRef, CycleArchive, Document, MergedUpdate, StateManifest, TaskManifest,
+};
 use crate::round::{Known, Round, votes};
 use crate::schedule::{Schedule, Window};
 use crate::snapshot::{Participant, Participants, Record, Snapshot};
@@ -19,6 +22,7 @@ use crate::submission::Network;
 /// Reads cycles of one task.
 #[derive(Debug, Clone)]
 pub struct Observer {
+    task: BlobId,
     network: Network,
     schedule: Schedule,
     groups: Vec<GroupId>,
@@ -98,6 +102,7 @@ impl Observer {
     #[must_use]
     pub fn new(network: Network, task: &TaskManifest) -> Self {
         Self {
+            task: BlobId::of(&task.to_bytes()),
             network,
             schedule: task.schedule(),
             groups: task.group_ids(),
@@ -210,6 +215,12 @@ impl Observer {
     #[must_use]
     pub fn decided(&self, cycle: Cycle, voted: &Snapshot) -> Option<Tally> {
         tally(&votes(voted, &self.schedule, cycle), voted.voters())
+    }
+
+    /// The task that takes this one's place by these votes (P-39).
+    #[must_use]
+    pub fn succeeded(&self, cycle: Cycle, voted: &Snapshot) -> Option<BlobId> {
+        decided_task(self.task, &votes(voted, &self.schedule, cycle), voted)
     }
 }
 

@@ -27,7 +27,7 @@ use crate::submission::Network;
 use adoption::Adoption;
 use versions::Tasks;
 
-pub(crate) use versions::Task;
+pub(crate) use versions::{Task, decided_task};
 
 /// Blocks kept until the task is known, so that a newcomer can still read a vote in them.
 const MAXIMUM_BACKLOG: usize = 2_048;

@@ -113,7 +113,9 @@ impl Server {
         let sources = [self.url.clone()];
         let fetched = self.client.fetch(id, &sources, u64::MAX);
         let fetched = self.runtime.block_on(fetched);
-        fetched.map_err(|error| StoreError(format!("{:#}", anyhow::Error::new(error))))
+        fetched
+            .map(|_bytes| ())
+            .map_err(|error| StoreError(format!("{:#}", anyhow::Error::new(error))))
     }
 }
 

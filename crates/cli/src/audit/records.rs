@@ -89,15 +89,16 @@ impl AuditedChain {
         Ok((task, newest.block))
     }
 
-    /// Every cycle whose votes were counted by block `head`, from cycle 0 on.
+    /// Every cycle whose votes were counted by block `head`, from `first` on.
     pub(super) async fn cycles(
         &self,
         observer: &Observer,
+        first: Cycle,
         head: Block,
-    ) -> Result<Vec<Blocks>, Failure> {
+    ) -> Result<Vec<(Cycle, Blocks)>, Failure> {
         let read = match self {
-            Self::Remote(chain) => cycles(chain, observer, head).await,
-            Self::Recorded(chain, _) => cycles(chain, observer, head).await,
+            Self::Remote(chain) => cycles(chain, observer, (first, head)).await,
+            Self::Recorded(chain, _) => cycles(chain, observer, (first, head)).await,
         };
         read.environment()
     }
@@ -111,19 +112,20 @@ async fn newest<T: RpcTransport>(chain: &RpcChain<T>) -> Result<Snapshot, ChainE
 async fn cycles<T: RpcTransport>(
     chain: &RpcChain<T>,
     observer: &Observer,
-    head: Block,
-) -> Result<Vec<Blocks>, ChainError> {
+    (first, head): (Cycle, Block),
+) -> Result<Vec<(Cycle, Blocks)>, ChainError> {
     let mut read = Vec::new();
-    for cycle in (0..).map(Cycle) {
+    for cycle in (first.0..).map(Cycle) {
         let blocks = observer.blocks(cycle);
         if blocks.voted > head {
             break;
         }
-        read.push(match snapshots(chain, &blocks, head).await {
+        let blocks = match snapshots(chain, &blocks, head).await {
             Ok(blocks) => Some(blocks),
             Err(ChainError::Pruned { .. }) => None,
             Err(error) => return Err(error),
-        });
+        };
+        read.push((cycle, blocks));
     }
     Ok(read)
 }

@@ -173,7 +173,10 @@ fn an_audit_of_untouched_folders_ends_well_and_changes_nothing() {
         (&printed["cycles"], &printed["states"]),
         (&2.into(), &1.into())
     );
-    assert_eq!(printed["last_state"], out.task.first_state.to_string());
+    assert_eq!(
+        printed["last_state"],
+        out.task.first_state.unwrap().to_string()
+    );
     assert_eq!(listed(), before);
 }
 
@@ -187,7 +190,7 @@ fn a_part_of_the_task_that_was_changed_or_removed_is_named_under_cycle_0() {
     assert!(said.contains(&backbone.to_string()), "{said}");
 
     let out = Out::new();
-    std::fs::remove_file(out.blob(out.task.first_state.manifest_blob())).unwrap();
+    std::fs::remove_file(out.blob(out.task.first_state.unwrap().manifest_blob())).unwrap();
     let said = out.mismatch();
     assert!(
         said.starts_with("connito: cycle 0: state manifest"),

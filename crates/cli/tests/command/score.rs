@@ -57,7 +57,7 @@ impl Ground {
         let job = Job::Train(TrainJob {
             cycle: Cycle(0),
             task,
-            state: manifest.first_state,
+            state: manifest.first_state.unwrap(),
             group: GroupId(0),
             seed: Seed([1; 32]),
             stop_at: Block(9),
@@ -91,7 +91,7 @@ impl Ground {
         let job = Job::Score(ScoreJob {
             cycle: Cycle(0),
             task: self.task,
-            state: self.manifest.first_state,
+            state: self.manifest.first_state.unwrap(),
             seed: SEED,
             updates: vec![Candidate {
                 hotkey: Hotkey([1; 32]),
@@ -233,7 +233,7 @@ fn the_number_is_the_validators_own_bit_for_bit() {
         assert_eq!(run.json, again.json, "{model}");
         assert_eq!(run.json["sequences"], 32);
         assert_eq!(run.json["tokens"], 32 * 11);
-        let state = format!("--state {}", ground.manifest.first_state);
+        let state = format!("--state {}", ground.manifest.first_state.unwrap());
         let of_blobs = ground.score_on(&state, &format!("--update update {}", ground.of_task()));
         assert_eq!(run.json, of_blobs.json, "{model}: {}", of_blobs.told);
 

@@ -102,7 +102,7 @@ impl Network {
             let job = Job::Train(TrainJob {
                 cycle: Cycle(0),
                 task: self.task,
-                state: self.manifest.first_state,
+                state: self.manifest.first_state.expect("the first task has one"),
                 group: GROUP,
                 seed: Seed([miner; 32]),
                 stop_at: Block(9),

@@ -7,7 +7,7 @@ use connito_learning::store::{BlobStore, MemoryStore};
 use connito_learning::toy::{ToyBackend, ToyLearner};
 use connito_protocol::ids::{BlobId, Cycle, GroupId, StateId};
 use connito_protocol::job::{AdvanceJob, Job, Outcome};
-use connito_protocol::manifest::{Document, StateManifest, TaskManifest};
+use connito_protocol::manifest::{Document, GroupState, StateManifest, TaskManifest};
 
 use crate::network::{Conduct, Network};
 
@@ -58,6 +58,10 @@ fn miner(run: &Run, missing: &[BlobId]) -> ToyLearner<Arc<MemoryStore>> {
     ToyLearner::new(store, ToyBackend::default(), Treatment::Honest)
 }
 
+fn blobs(group: &GroupState) -> impl Iterator<Item = BlobId> {
+    std::iter::once(group.shard).chain(group.momentum)
+}
+
 fn advanced(run: &Run, missing: &[BlobId]) -> Vec<BlobId> {
     let job = Job::Advance(AdvanceJob {
         cycle: Cycle(2),
@@ -66,7 +70,11 @@ fn advanced(run: &Run, missing: &[BlobId]) -> Vec<BlobId> {
         to: run.to.0,
     });
     match miner(run, missing).run(&job, &Default::default) {
-        Outcome::Advanced { to, written, .. } if to == run.to.0 => written,
+        Outcome::Advanced(advanced) if advanced.to == run.to.0 => {
+            let absent = advanced.absent.len();
+            assert_eq!(advanced.groups.len() + absent, run.to.1.groups.len());
+            advanced.groups.iter().flat_map(blobs).collect()
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -88,10 +96,7 @@ fn a_group_whose_update_is_missing_is_left_to_be_fetched() {
         .find(|merged| merged.group == GroupId(0))
         .unwrap();
     let kept = &run.to.1.groups[1];
-    let expected: Vec<BlobId> = [Some(kept.shard), kept.momentum]
-        .into_iter()
-        .flatten()
-        .collect();
+    let expected: Vec<BlobId> = blobs(kept).collect();
     assert_eq!(advanced(&run, &[lost.update]), expected);
 }
 

@@ -242,11 +242,7 @@ impl Follower {
         let Some(current) = &self.tasks.current else {
             return;
         };
-        let named = consensus::next_task(votes, snapshot.voters());
-        if let (Some(named), Some((id, _))) = (named, announced(snapshot))
-            && named == task_digest(id)
-            && named != task_digest(current.id)
-        {
+        if let Some(id) = decided_task(current.id, votes, snapshot) {
             self.tasks.decided = Some((id, snapshot.block.next()));
         }
     }
@@ -337,6 +333,18 @@ impl Follower {
         (tasks.current, tasks.previous) = (None, None);
         (tasks.decided, tasks.successor, tasks.weighed) = (None, None, None);
     }
+}
+
+/// The task that takes the place of `current` by the votes of a cycle's last block. A task counts only
+/// while the owner announces it.
+pub(crate) fn decided_task(
+    current: BlobId,
+    votes: &[(Voter, Vote)],
+    snapshot: &Snapshot,
+) -> Option<BlobId> {
+    let named = consensus::next_task(votes, snapshot.voters())?;
+    let (announced, _) = announced(snapshot)?;
+    (named == task_digest(announced) && announced != current).then_some(announced)
 }
 
 /// The task that the subnet's owner announces as of this block, and since when.
