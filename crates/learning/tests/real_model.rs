@@ -439,6 +439,36 @@ fn a_job_has_the_same_outcome_on_a_fresh_learner_and_on_a_busy_one() {
     }
 }
 
+/// What should happen: training goes on from the base plus what is owed, and the learner's next job sees
+/// the base again. What should not: that what is owed is learnt a second time.
+#[test]
+fn training_starts_where_all_that_was_learnt_would_have_led() {
+    let store = Arc::new(MemoryStore::default());
+    let (task, manifest) = task_under(&store, |rules| {
+        rules.inner = rules.inner.with_codec(Codec::Sparse);
+    });
+    let mut learner = learner(&store, Conduct::Honest);
+    let mut train = |residual| {
+        let job = Job::Train(TrainJob {
+            cycle: Cycle(0),
+            task,
+            state: manifest.first_state,
+            group: GroupId(0),
+            seed: Seed([1; 32]),
+            stop_at: Block(9),
+            residual,
+        });
+        match learner.run(&job, &|| Block(1)) {
+            Outcome::Trained(trained) => trained,
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = train(None);
+    let second = train(first.residual);
+    assert!(second.loss_first < first.loss_first, "the same sequences");
+    assert_eq!(train(None), first, "nothing of it is left behind");
+}
+
 /// A window that closes before the first step leaves no update, and blames nobody.
 #[test]
 fn a_job_whose_window_has_closed_fails_without_a_result() {

@@ -155,6 +155,25 @@ pub struct InnerRules {
     pub codec: Codec,
     /// Share of what the codec left unsent that is still owed a cycle later, 0 to 1 (P-38).
     pub feedback_decay: f32,
+    /// What `sparse` multiplies the values by that it sends (P-38).
+    pub sparse_gain: f32,
+}
+
+impl InnerRules {
+    /// The same rules with updates in another codec, and with the peak rate that goes with it: twice as
+    /// high with `sparse`, whose updates reach the state late and in part.
+    #[must_use]
+    pub fn with_codec(self, codec: Codec) -> Self {
+        let rate = |codec| match codec {
+            Codec::F32 | Codec::Bf16 | Codec::Int8 => 1.0,
+            Codec::Sparse => 2.0,
+        };
+        Self {
+            codec,
+            learning_rate: self.learning_rate * (rate(codec) / rate(self.codec)),
+            ..self
+        }
+    }
 }
 
 /// How an update is judged (P-20 to P-27).
@@ -236,6 +255,7 @@ impl Default for Rules {
                 kept: 16,
                 codec: Codec::Bf16,
                 feedback_decay: 0.95,
+                sparse_gain: 2.0,
             },
             scoring: ScoringRules {
                 sequence_length: 128,
@@ -341,8 +361,6 @@ impl Rules {
             tiny.into(),
             1.0,
         )?;
-        let decay = self.inner.feedback_decay;
-        in_range("inner.feedback_decay", decay.into(), 0.0, 1.0)?;
         in_range(
             "scoring.sequence_length",
             number(scoring.sequence_length),
@@ -380,6 +398,10 @@ impl Rules {
 
     fn check_rates(&self) -> Result<(), RulesError> {
         let (rewards, small, most_momentum) = (&self.rewards, 1e-6_f32, 0.999_f32);
+        let decay = self.inner.feedback_decay;
+        in_range("inner.feedback_decay", decay.into(), 0.0, 1.0)?;
+        let gain = self.inner.sparse_gain;
+        in_range("inner.sparse_gain", gain.into(), 1.0, 64.0)?;
         in_range(
             "outer.learning_rate",
             self.outer.learning_rate.into(),
@@ -467,6 +489,22 @@ mod tests {
             assert_eq!(rules.check(), Ok(()));
             assert_eq!(rules.windows.cycle(), 45);
         }
+    }
+
+    #[test]
+    fn a_codec_comes_with_its_rate_and_changes_no_other_rule() {
+        let inner = Rules::default().inner;
+        assert_eq!(inner.with_codec(inner.codec), inner);
+        let sparse = inner.with_codec(Codec::Sparse);
+        assert_eq!(sparse.learning_rate, 2.0 * inner.learning_rate);
+        let with_its_rate = InnerRules {
+            codec: Codec::Sparse,
+            learning_rate: sparse.learning_rate,
+            ..inner
+        };
+        assert_eq!(sparse, with_its_rate);
+        assert_eq!(sparse.with_codec(Codec::Sparse), sparse);
+        assert_eq!(sparse.with_codec(inner.codec), inner);
     }
 
     /// What should happen: the rule is named. What should not: a cycle in which nobody can commit.

@@ -29,7 +29,7 @@ pub(super) struct AuditedBlobs {
 #[derive(Debug)]
 enum Source {
     Folder(ForeignBlobs),
-    Server(Server),
+    Server(Box<Server>),
 }
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl AuditedBlobs {
     /// The blobs in a folder, or behind an address. To be used from blocking code.
     pub(super) async fn open(place: &str) -> Result<Self, Failure> {
         let source = if is_address(place) {
-            Source::Server(Server::open(place).await?)
+            Source::Server(Box::new(Server::open(place).await?))
         } else {
             Source::Folder(ForeignBlobs::open(Path::new(place)).input()?)
         };

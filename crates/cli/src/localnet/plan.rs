@@ -97,13 +97,14 @@ pub(crate) fn rules(block_time: Duration, training: &TrainingRules) -> Result<Ru
         Some(RoutingMode::FrozenKept) => TrainingRouting::FrozenKept,
         Some(RoutingMode::Fallback) => TrainingRouting::Fallback,
     };
-    rules.inner.codec = match training.codec {
-        None => rules.inner.codec,
-        Some(CodecName::F32) => Codec::F32,
-        Some(CodecName::Bf16) => Codec::Bf16,
-        Some(CodecName::Int8) => Codec::Int8,
-        Some(CodecName::Sparse) => Codec::Sparse,
-    };
+    if let Some(codec) = training.codec {
+        rules.inner = rules.inner.with_codec(match codec {
+            CodecName::F32 => Codec::F32,
+            CodecName::Bf16 => Codec::Bf16,
+            CodecName::Int8 => Codec::Int8,
+            CodecName::Sparse => Codec::Sparse,
+        });
+    }
     let keeps = matches!(
         rules.inner.routing,
         TrainingRouting::FrozenKept | TrainingRouting::Fallback

@@ -59,7 +59,9 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             rules: &rules,
             seed: first_word(&job.seed),
         };
+        let (owed, residual_dropped) = self.owed(job)?;
         self.displaced.insert(job.group);
+        self.install_owed(job.group, &owed)?;
         let trained = self.backend.train(&plan, &|| head() < job.stop_at)?;
         if trained.steps == 0 {
             return Err(JobError::OutOfTime(job.stop_at));
@@ -68,7 +70,6 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         if self.conduct == Conduct::Damaging {
             damage(&mut update);
         }
-        let (owed, residual_dropped) = self.owed(job)?;
         let Sent { bytes, residual } = feedback::send(update, owed, &rules);
         let residual =
             residual.map(|residual| self.store.write(&wire::encode(&residual, Codec::F32)));
@@ -87,9 +88,21 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         }))
     }
 
-    /// What earlier updates left unsent, or nothing and the reason why it cannot be used: a miner that
-    /// lost it goes on without.
+    /// Puts a group where the miner would hold it had everything been sent.
+    fn install_owed(&mut self, group: GroupId, owed: &Shard) -> Result<(), JobError> {
+        if owed.0.is_empty() {
+            return Ok(());
+        }
+        let state = self.state.as_ref();
+        let base = state.and_then(|state| state.shards.get(&group));
+        let base = base.ok_or(JobError::UnknownGroup(group))?;
+        Ok(self.backend.install_sum(base, owed)?)
+    }
+
+    /// What earlier updates left unsent and is owed still, or nothing and the reason why it cannot be
+    /// used: a miner that lost it goes on without.
     fn owed(&self, job: &TrainJob) -> Result<(Shard, Option<String>), JobError> {
+        let rules = self.manifest().rules.inner;
         let layout = self.layout(job.group)?;
         let Some(blob) = job.residual else {
             return Ok((Shard::default(), None));
@@ -99,7 +112,7 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             Err(error) => Err(error.to_string()),
         };
         Ok(match read {
-            Ok((_, owed)) => (owed, None),
+            Ok((_, residual)) => (feedback::still_owed(residual, &rules), None),
             Err(cause) => (Shard::default(), Some(format!("residual {blob}: {cause}"))),
         })
     }

@@ -33,6 +33,8 @@ pub(crate) fn publish(store: &MemoryStore, starts: u64, change: impl FnOnce(&mut
     let first_state = first_state(store, &groups, Cycle(0));
     let mut rules = Rules::default();
     rules.scoring.sequence_length = SEQUENCE_LENGTH as u32;
+    // One number in sixteen is sent, not one in 64: nothing to make up for.
+    rules.inner.sparse_gain = 1.0;
     change(&mut rules);
     let manifest = TaskManifest {
         format: TaskManifest::FORMAT,
