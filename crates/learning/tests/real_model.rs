@@ -452,7 +452,7 @@ fn training_starts_where_all_that_was_learnt_would_have_led() {
         let job = Job::Train(TrainJob {
             cycle: Cycle(0),
             task,
-            state: manifest.first_state,
+            state: manifest.first_state.expect("the first task has one"),
             group: GroupId(0),
             seed: Seed([1; 32]),
             stop_at: Block(9),

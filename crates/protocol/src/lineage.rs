@@ -106,7 +106,7 @@ mod tests {
             state: second,
             unchanged: vec![GroupId(0)],
         };
-        assert_eq!(found, [parent.clone()]);
+        assert_eq!(found, std::slice::from_ref(&parent));
         assert_eq!(
             earlier(third, (Cycle(4), 0), |id| manifests.get(&id)),
             Ok(vec![])

@@ -189,32 +189,7 @@ impl Story {
             Milestone::TaskLoaded { task } => {
                 self.task.get_or_insert(*task);
             }
-            Milestone::BaseReady {
-                cycle,
-                state,
-                bytes_fetched,
-                bytes_whole,
-                recomputed,
-            } => {
-                if !self.cycles.contains_key(cycle) {
-                    news.push(News::Began(*cycle));
-                    // What miners did belongs to the cycle before.
-                    self.miners
-                        .values_mut()
-                        .for_each(|state| *state = MinerState::Waiting);
-                }
-                self.cycle(*cycle)
-                    .ready
-                    .entry(owned)
-                    .or_insert((block, *state));
-                let adopted = Adopted {
-                    bytes_fetched: *bytes_fetched,
-                    bytes_whole: *bytes_whole,
-                    recomputed: *recomputed,
-                };
-                let adoptions = &mut self.cycle(*cycle).adopted;
-                adoptions.entry(name.to_owned()).or_insert(adopted);
-            }
+            Milestone::BaseReady { .. } => self.on_base(owned, (block, milestone), news),
             Milestone::Trained(trained) => {
                 self.update_bytes.insert(trained.update, trained.bytes);
                 let experts = &mut self.cycle(trained.cycle).experts_trained;
@@ -236,31 +211,43 @@ impl Story {
             }
             Milestone::Judged { .. } => self.on_judged(owned, milestone, news),
             Milestone::Concluded { .. } => self.on_concluded(owned, milestone, news),
-            Milestone::JobFailed { cycle, cause } => {
-                let what = format!("cycle {cycle}: {cause}");
-                news.push(News::Trouble { name: owned, what });
+            other => {
+                let troubles = trouble(other).map(|what| News::Trouble { name: owned, what });
+                news.extend(troubles);
             }
-            Milestone::ResidualDropped { cycle, cause } => {
-                let what = format!("cycle {cycle}: nothing is owed any more: {cause}");
-                news.push(News::Trouble { name: owned, what });
-            }
-            Milestone::TaskRefused { reason } => news.push(News::Trouble {
-                name: owned,
-                what: format!("a task is not worked on: {reason}"),
-            }),
-            Milestone::NotRegistered => news.push(News::Trouble {
-                name: owned,
-                what: "its hotkey is not registered".to_owned(),
-            }),
-            // Lost races with the window's edge are asked again and of no interest by themselves; what
-            // a miner is told of itself, the verdicts on the chain say of everyone.
-            Milestone::ChainRefused { .. }
-            | Milestone::TaskFollows { .. }
-            | Milestone::PresentedLate { .. }
-            | Milestone::WeightsSent { .. }
-            | Milestone::Receipt(_)
-            | Milestone::Included { .. } => {}
         }
+    }
+
+    fn on_base(
+        &mut self,
+        name: String,
+        (block, milestone): (Block, &Milestone),
+        news: &mut Vec<News>,
+    ) {
+        let Milestone::BaseReady {
+            cycle,
+            state,
+            bytes_fetched,
+            bytes_whole,
+            recomputed,
+        } = milestone
+        else {
+            return;
+        };
+        if !self.cycles.contains_key(cycle) {
+            news.push(News::Began(*cycle));
+            // What miners did belongs to the cycle before.
+            let miners = self.miners.values_mut();
+            miners.for_each(|state| *state = MinerState::Waiting);
+        }
+        let story = self.cycle(*cycle);
+        let ready = story.ready.entry(name.clone());
+        ready.or_insert((block, *state));
+        story.adopted.entry(name).or_insert(Adopted {
+            bytes_fetched: *bytes_fetched,
+            bytes_whole: *bytes_whole,
+            recomputed: *recomputed,
+        });
     }
 
     fn on_judged(&mut self, name: String, milestone: &Milestone, news: &mut Vec<News>) {
@@ -304,5 +291,19 @@ impl Story {
             news.push(News::Concluded(*cycle));
         }
         story.concluded.insert(name, *state);
+    }
+}
+
+/// What went wrong, if it did. Lost races with a window's edge are asked again and of no interest by
+/// themselves; what a miner is told of itself, the verdicts on the chain say of everyone.
+fn trouble(milestone: &Milestone) -> Option<String> {
+    match milestone {
+        Milestone::JobFailed { cycle, cause } => Some(format!("cycle {cycle}: {cause}")),
+        Milestone::ResidualDropped { cycle, cause } => {
+            Some(format!("cycle {cycle}: nothing is owed any more: {cause}"))
+        }
+        Milestone::TaskRefused { reason } => Some(format!("a task is not worked on: {reason}")),
+        Milestone::NotRegistered => Some("its hotkey is not registered".to_owned()),
+        _ => None,
     }
 }

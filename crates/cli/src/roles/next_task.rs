@@ -345,10 +345,6 @@ mod tests {
             ),
             ("first_cycle = 9\nrules = { pace = 6 }", "`pace`"),
             ("first_cycle = 9\nrules = { own_share = 7.0 }", "own_share"),
-            (
-                "first_cycle = 9\nfollows = \"0000000000000000000000000000000000000000000000000000000000000001\"",
-                "00000001",
-            ),
         ] {
             let failure = make(&section(text), (first, Block(60)), &store).unwrap_err();
             let sentence = failure.to_string();
@@ -356,6 +352,10 @@ mod tests {
             assert!(!sentence.contains('\n'), "{sentence}");
             assert_eq!(failure.code(), 2, "{text}");
         }
+        let unknown = BlobId([1; 32]);
+        let failure = make(&section("first_cycle = 9"), (unknown, Block(60)), &store).unwrap_err();
+        assert!(failure.to_string().contains(&unknown.to_string()));
+        assert_eq!(failure.code(), 2);
     }
 
     #[test]

@@ -6,8 +6,11 @@ use connito_protocol::reason::ReasonCode;
 
 use crate::network::{Conduct, Network, Who};
 
+/// Something of some cycles.
+type ByCycle<T> = Vec<(Cycle, T)>;
+
 /// The verdicts that a miner was told, cycle by cycle, and whether its update was merged.
-fn told(network: &Network, who: Who) -> (Vec<(Cycle, ReasonCode)>, Vec<(Cycle, bool)>) {
+fn told(network: &Network, who: Who) -> (ByCycle<ReasonCode>, ByCycle<bool>) {
     let receipts = network
         .told_by(who)
         .filter_map(|milestone| match milestone {

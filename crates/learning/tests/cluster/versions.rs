@@ -169,7 +169,8 @@ fn a_task_with_another_partition_begins_with_a_state_of_its_own() {
 /// which the other one names.
 #[test]
 fn an_unsound_task_stops_nobody() {
-    let unsound: [(&str, fn(&mut TaskManifest)); 4] = [
+    type Change = fn(&mut TaskManifest);
+    let unsound: [(&str, Change); 4] = [
         ("selection.sequences", |task| {
             task.rules.selection.sequences = 0
         }),

@@ -59,7 +59,7 @@ fn verified(body: &[u8], issuer: Hotkey) -> Option<Receipt> {
 #[cfg(test)]
 mod tests {
     use connito_chain::keys::{Keypair, Signer};
-    use connito_protocol::ids::GroupId;
+    use connito_protocol::ids::{GroupId, Seed, StateId};
     use connito_protocol::reason::ReasonCode;
 
     use super::*;
@@ -70,6 +70,8 @@ mod tests {
             cycle: Cycle(3),
             hotkey: Hotkey([1; 32]),
             group: GroupId(0),
+            base: StateId([2; 32]),
+            seed: Seed([3; 32]),
             update: None,
             code: ReasonCode::Accepted,
             measurement: None,

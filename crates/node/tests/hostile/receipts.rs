@@ -4,7 +4,7 @@ use connito_chain::keys::{Keypair, SIGNATURE_BYTES, Signer, verify};
 use connito_node::blobs::DiskBlobs;
 use connito_node::client::{BlobClient, ClientLimits};
 use connito_node::driver::SignedReceipt;
-use connito_protocol::ids::{BlobId, GroupId, Hotkey};
+use connito_protocol::ids::{BlobId, GroupId, Hotkey, Seed, StateId};
 use connito_protocol::job::Finding;
 use connito_protocol::reason::ReasonCode;
 use connito_protocol::receipt::Receipt;
@@ -22,6 +22,8 @@ fn receipt(hotkey: Hotkey, validator: Hotkey) -> Receipt {
         cycle: CYCLE,
         hotkey,
         group: GroupId(1),
+        base: StateId([2; 32]),
+        seed: Seed([3; 32]),
         update: Some(BlobId::of(b"update")),
         code: ReasonCode::Accepted,
         measurement: Some(measurement),

@@ -5,7 +5,7 @@ use proptest::prelude::{ProptestConfig, prop_assert, proptest};
 
 use super::formulas::{
     bubble_share, data_parallel_events, expert_parallel_events, pipeline_availability,
-    pipeline_messages, ring_bytes, sparse_bytes, synchronising_share, transfer_seconds,
+    pipeline_messages, ring_bytes, synchronising_share, transfer_seconds,
 };
 use super::*;
 
