@@ -71,7 +71,10 @@ impl Miner {
         if let Some(awaited) = &mut self.awaited {
             awaited.note(event, (&self.follower, now), &mut effects);
         }
-        self.act(&mut effects);
+        // An answer to a delivery is followed up with the next block, and there are as many as validators.
+        if !matches!(event, Event::Delivered { .. }) {
+            self.act(&mut effects);
+        }
         effects
     }
 

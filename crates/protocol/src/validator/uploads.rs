@@ -39,7 +39,21 @@ impl Validator {
     /// What the upload server may take; `None` before the task begins.
     #[must_use]
     pub fn admission(&self) -> Option<Admission> {
-        let (now, moment) = self.follower.live()?;
+        let (cycle, uploads) = self.uploads()?;
+        let (now, _) = self.follower.live()?;
+        let everyone = now.participants.iter().map(|p| p.hotkey);
+        Some(Admission {
+            cycle,
+            uploads,
+            eligible: everyone
+                .filter(|hotkey| uploads != Uploads::Open || self.has_sealed(*hotkey, cycle))
+                .collect(),
+            received: self.work.received.clone(),
+        })
+    }
+
+    fn uploads(&self) -> Option<(Cycle, Uploads)> {
+        let (_, moment) = self.follower.live()?;
         let task = self.follower.task()?;
         let uploads = match moment.window {
             Window::Distribute | Window::Train | Window::Seal => {
@@ -48,15 +62,7 @@ impl Validator {
             Window::Reveal => Uploads::Open,
             Window::Score | Window::Vote => Uploads::Over,
         };
-        let everyone = now.participants.iter().map(|p| p.hotkey);
-        Some(Admission {
-            cycle: moment.cycle,
-            uploads,
-            eligible: everyone
-                .filter(|hotkey| uploads != Uploads::Open || self.has_sealed(*hotkey, moment.cycle))
-                .collect(),
-            received: self.work.received.clone(),
-        })
+        Some((moment.cycle, uploads))
     }
 
     /// One update a hotkey and cycle, inside the window, from whoever sealed (P-16, A-22).
@@ -66,17 +72,18 @@ impl Validator {
         cycle: Cycle,
         blob: BlobId,
     ) -> UploadAnswer {
-        let Some(admission) = self.admission() else {
+        // Not by way of `admission`, which looks at everybody: thousands upload at once.
+        let Some((now, uploads)) = self.uploads() else {
             return UploadAnswer::TooEarly;
         };
-        if cycle != admission.cycle {
-            return if cycle < admission.cycle {
+        if cycle != now {
+            return if cycle < now {
                 UploadAnswer::TooLate
             } else {
                 UploadAnswer::TooEarly
             };
         }
-        match (self.work.received.get(&hotkey), admission.uploads) {
+        match (self.work.received.get(&hotkey), uploads) {
             (Some(earlier), _) if *earlier == blob => UploadAnswer::Repeated,
             (_, Uploads::NotBefore(_)) => UploadAnswer::TooEarly,
             (_, Uploads::Over) => UploadAnswer::TooLate,
