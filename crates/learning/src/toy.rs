@@ -6,6 +6,8 @@
 //! network (partition, update, clip, momentum, gate) meet real numbers, and a cycle takes
 //! microseconds, which is what the protocol's tests and simulations are run on.
 
+pub mod task;
+
 use connito_engine::Tensor;
 use connito_engine::data::documents::{Limits, TokenDocuments};
 use connito_engine::routing::ExpertMap;

@@ -1,10 +1,59 @@
-//! The place of the simulator: a discrete-event network of the real role machines.
+//! A network of the real role machines in simulated time: thousands of them, on one thread.
 //!
-//! It will run owner, validators and miners of `connito-protocol` on the toy learner of
-//! `connito-learning`, in one thread and without a clock: a queue of events ordered by block and
-//! seed, links that delay, lose and repeat, adversaries that are policies of the real machines, and
-//! named invariants after every event. The cluster test of `connito-learning` is its seed. Until
-//! then this crate holds nothing but its place in the direction of dependencies.
+//! ```text
+//! scenario, seed ──▶ queue of happenings ──▶ machines ──▶ effects ──▶ chain, links, learner ──▶ queue
+//!                          ▲                     └─▶ invariants, after every step
+//!                    faults, adversaries
+//! ```
+//!
+//! Owner, validators and miners are those of `connito-protocol`, journals included; learning is that
+//! of `connito-learning` over the toy model. Simulated are the chain, the links, time, disks and the
+//! moments in which processes die. A run is a function of its [`Scenario`] and a seed. `docs/SIMULATOR.md`
+//! says what is modelled, what is not, and how a failing seed is read.
+//!
+//! [`comparison`] is a network of another kind: whole strategies of training, without machines or chain.
 #![forbid(unsafe_code)]
 
 pub mod comparison;
+
+mod adversary;
+mod carry;
+mod cast;
+mod chain;
+mod curve;
+mod faults;
+mod liveness;
+mod monitor;
+mod network;
+mod node;
+mod queue;
+mod random;
+mod report;
+mod run;
+mod scenario;
+mod shrink;
+mod summary;
+mod trace;
+mod transfer;
+mod workshop;
+
+pub use adversary::{HostileMiner, HostileValidator};
+pub use monitor::Violation;
+pub use report::{CycleReport, KindReport, RunReport, Traffic};
+pub use scenario::{
+    ChainModel, Churn, FaultModel, Interruption, LearnerKind, LinkModel, Miners, Scenario,
+    ScenarioError, Stall, Validators, WorkModel,
+};
+pub use shrink::{Shrunk, first_steps, shrink};
+pub use summary::{CycleCounts, Failure, Summary};
+pub use trace::{Trace, TraceHeader, TraceLine};
+
+use run::{Simulation, Watch};
+
+/// Runs a scenario with a seed.
+///
+/// # Errors
+/// The scenario cannot be run.
+pub fn run(scenario: &Scenario, seed: u64) -> Result<RunReport, ScenarioError> {
+    Ok(Simulation::new(scenario, seed, Watch::default())?.run().0)
+}

@@ -1,0 +1,184 @@
+//! Miners whose updates are not what training gives: nothing, too much, too little, damage, trained on
+//! other text, or no update at all.
+
+use connito_protocol::ids::{BlobId, BlockHash, Cycle, GroupId};
+use connito_protocol::job::{Job, Outcome};
+use connito_protocol::manifest::{Document, TaskManifest};
+use connito_protocol::seed::{Draw, seed};
+
+use super::copies::{scale, untrained};
+use super::{Policy, Scene};
+
+/// An honest update with its values changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Altered {
+    /// As large as the rules allow in even cycles, far beyond in odd ones.
+    Amplifier,
+    /// A thousandth of it.
+    Shrinker,
+    /// A fiftieth of it, backwards.
+    Drifter,
+    /// Three times as large, backwards.
+    Vandal,
+}
+
+impl Policy for Altered {
+    fn outcome(&mut self, mut outcome: Outcome, scene: &mut Scene<'_>) -> Outcome {
+        let Outcome::Trained(trained) = &mut outcome else {
+            return outcome;
+        };
+        let Some(mut update) = scene.workshop.read(scene.group(), trained.update) else {
+            return outcome;
+        };
+        let bound = scene.setting.manifest.rules.scoring.norm_bound;
+        match self {
+            #[expect(clippy::cast_possible_truncation, reason = "updates are f32")]
+            Self::Amplifier => {
+                let even = trained.cycle.0 % 2 == 0;
+                scale(&mut update, bound as f32 * if even { 0.9 } else { 20.0 });
+            }
+            Self::Shrinker => scale(&mut update, 1e-3),
+            Self::Drifter => scale(&mut update, -0.02),
+            Self::Vandal => scale(&mut update, -3.0),
+        }
+        trained.update = scene
+            .workshop
+            .write(scene.group(), &update)
+            .unwrap_or(trained.update);
+        outcome
+    }
+}
+
+/// A thousandth of noise, and nothing else.
+#[derive(Debug)]
+pub(crate) struct Lazy;
+
+impl Policy for Lazy {
+    fn outcome(&mut self, outcome: Outcome, scene: &mut Scene<'_>) -> Outcome {
+        untrained(outcome, None, scene)
+    }
+}
+
+/// Honest training on text that the rules do not mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OtherText {
+    /// Nothing of the other domains.
+    OwnDomainOnly,
+    /// The text that updates are scored on.
+    ScoringPool,
+}
+
+impl OtherText {
+    fn alter(self, manifest: &mut TaskManifest, group: GroupId) {
+        match self {
+            Self::OwnDomainOnly => manifest.rules.own_share = 1.0,
+            Self::ScoringPool => {
+                let own = manifest
+                    .domains
+                    .iter_mut()
+                    .filter(|domain| domain.group == group);
+                own.for_each(|domain| domain.training = domain.scoring);
+            }
+        }
+    }
+}
+
+impl Policy for OtherText {
+    /// The same job on a task of its own making.
+    fn job(&mut self, job: Job, scene: &mut Scene<'_>) -> Job {
+        let Job::Train(mut train) = job else {
+            return job;
+        };
+        let mut manifest = scene.setting.manifest.clone();
+        self.alter(&mut manifest, train.group);
+        let task = scene.workshop.write_bytes(&manifest.to_bytes());
+        train.task = task.unwrap_or(train.task);
+        Job::Train(train)
+    }
+}
+
+/// Trains honestly; its advantage lies with the authors of blocks.
+#[derive(Debug)]
+pub(crate) struct Grinder;
+
+impl Policy for Grinder {
+    fn job(&mut self, job: Job, scene: &mut Scene<'_>) -> Job {
+        scene.crew.note_job(&job);
+        job
+    }
+
+    fn outcome(&mut self, outcome: Outcome, scene: &mut Scene<'_>) -> Outcome {
+        if let Outcome::Trained(trained) = &outcome {
+            scene.crew.submitted.insert(scene.me, trained.update);
+        }
+        outcome
+    }
+}
+
+/// Which of two hashes of the seeding block draws the text that suits a crew's updates better.
+pub(crate) fn preferred(cycle: Cycle, hashes: [BlockHash; 2], scene: &mut Scene<'_>) -> BlockHash {
+    let crew = std::mem::take(scene.crew);
+    let gain = |hash, scene: &mut Scene<'_>| -> f64 {
+        crew.measure(seed(Draw::Scoring, hash, cycle), scene)
+            .values()
+            .sum()
+    };
+    let gains = hashes.map(|hash| gain(hash, scene));
+    *scene.crew = crew;
+    if gains[1] > gains[0] {
+        hashes[1]
+    } else {
+        hashes[0]
+    }
+}
+
+/// Sends files that are no updates, a different kind in every cycle.
+#[derive(Debug)]
+pub(crate) struct Garbler;
+
+/// Ways in which a file can be no update.
+const GARBLES: u64 = 10;
+
+impl Garbler {
+    fn garble(way: u64, honest: BlobId, scene: &mut Scene<'_>) -> Option<BlobId> {
+        let mut bytes = scene.workshop.bytes(honest)?;
+        match way {
+            0 => bytes.clear(),
+            1 => bytes.truncate(bytes.len() / 2),
+            2 => bytes.push(0),
+            // A header that claims to be as long as memory is large.
+            3 => bytes.iter_mut().take(8).for_each(|byte| *byte = 0xff),
+            4 => bytes = b"\x80\x04\x95pickle".to_vec(),
+            5 => bytes = b"{}".to_vec(),
+            // A letter of a tensor's name.
+            6 => flip(&mut bytes, b"experts"),
+            7 => flip(&mut bytes, b"shape"),
+            8 => flip(&mut bytes, b"data_offsets"),
+            _ => {
+                let mut update = scene.workshop.read(scene.group(), honest)?;
+                scale(&mut update, f32::NAN);
+                return scene.workshop.write(scene.group(), &update);
+            }
+        }
+        scene.workshop.write_bytes(&bytes)
+    }
+}
+
+/// Changes one bit of the first place where a word stands.
+fn flip(bytes: &mut [u8], word: &[u8]) {
+    let place = bytes.windows(word.len()).position(|window| window == word);
+    if let Some(byte) = place.and_then(|place| bytes.get_mut(place)) {
+        *byte ^= 1;
+    }
+}
+
+impl Policy for Garbler {
+    fn outcome(&mut self, mut outcome: Outcome, scene: &mut Scene<'_>) -> Outcome {
+        if let Outcome::Trained(trained) = &mut outcome {
+            let way = scene.random.below(GARBLES);
+            let garbled = Self::garble(way, trained.update, scene);
+            (trained.update, trained.steps) = (garbled.unwrap_or(trained.update), 0);
+        }
+        outcome
+    }
+}

@@ -1,0 +1,398 @@
+//! Who watches a run: takes in every step and every block, and asks the invariants that it could break.
+//!
+//! It keeps what honest participants did and what stood on the chain, by cycle, and forgets a cycle two
+//! later. An invariant is a named function in `monitor/invariant.rs`; this file only decides which are
+//! asked when. The first violation ends the run. It looks inside no machine, only at what goes in and
+//! comes out, and trusts no hostile participant's word.
+
+pub(crate) mod invariant;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use connito_learning::store::MemoryStore;
+use connito_protocol::announcement::{Announcement, Vote};
+use connito_protocol::consensus::Verdict;
+use connito_protocol::event::{Effect, Milestone};
+use connito_protocol::ids::{BlobId, Cycle, Hotkey, StateId};
+use connito_protocol::job::{Finding, Job, ScoreJob};
+use connito_protocol::lineage::{self, Earlier};
+use connito_protocol::reason::ReasonCode;
+use connito_protocol::rewards::CycleRewards;
+use connito_protocol::schedule::Window;
+use connito_protocol::snapshot::Snapshot;
+use connito_protocol::submission::{Expected, Submission, collect};
+use serde::{Deserialize, Serialize};
+
+use crate::adversary::Setting;
+use crate::network::NodeId;
+use crate::node::{Diverged, Node};
+use crate::queue::Micros;
+use crate::scenario::Scenario;
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Violation {
+    /// Which invariant.
+    pub invariant: String,
+    /// After how many steps of machines it was noticed.
+    pub step: u64,
+    /// What was found, in one sentence.
+    pub detail: String,
+}
+
+/// What a step can be compared with.
+pub(crate) struct Seen<'a> {
+    pub(crate) at: u64,
+    pub(crate) now: Micros,
+    pub(crate) store: &'a MemoryStore,
+}
+
+/// What honest validators said of a cycle's submissions.
+#[derive(Debug, Clone)]
+pub(crate) struct Judged {
+    pub(crate) quorum: bool,
+    pub(crate) verdicts: Vec<Verdict>,
+    pub(crate) rewards: CycleRewards,
+}
+
+/// How a cycle ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Concluded {
+    pub(crate) state: StateId,
+    pub(crate) passed: Option<bool>,
+}
+
+/// What is known of one cycle.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    sealed: Option<Arc<Snapshot>>,
+    /// What every submission came to, as the chain shows it.
+    pub(crate) submissions: Option<Vec<Submission>>,
+    pub(crate) judged: Option<Judged>,
+    /// The pair of states that honest validators voted for.
+    pub(crate) pair: Option<(StateId, StateId)>,
+    /// Who has measured already.
+    pub(crate) measured: BTreeSet<NodeId>,
+    /// What honest validators found, by miner.
+    pub(crate) findings: BTreeMap<Hotkey, Vec<Finding>>,
+    /// Gate losses that honest validators measured: incumbent and candidate.
+    pub(crate) gate: Vec<(f64, Option<f64>)>,
+    /// Uploads that a validator has acknowledged.
+    pub(crate) accepted: BTreeMap<NodeId, BTreeMap<Hotkey, BlobId>>,
+}
+
+/// Watches a run.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    cycles: BTreeMap<Cycle, Record>,
+    /// Cycles before this one are forgotten, but for how they ended: whoever comes back after a long
+    /// time speaks of them once more.
+    forgotten: Cycle,
+    endings: BTreeMap<Cycle, Concluded>,
+    /// The canonical states, the newest last; the first is the task's.
+    canonical: Vec<StateId>,
+    violations: Vec<Violation>,
+    /// What was decided of every cycle, for the report.
+    pub(crate) outcomes: BTreeMap<Cycle, CycleOutcome>,
+    uploads_at_a_time: usize,
+    device_noise: f64,
+}
+
+/// What became of a cycle.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CycleOutcome {
+    pub(crate) quorum: bool,
+    pub(crate) passed: Option<bool>,
+    pub(crate) withheld: f64,
+    pub(crate) shares: BTreeMap<Hotkey, f64>,
+    pub(crate) codes: BTreeMap<Hotkey, ReasonCode>,
+    pub(crate) gate: Option<(f64, Option<f64>)>,
+    pub(crate) concluded_at: Option<Micros>,
+}
+
+/// Cycles before the current one that can still be asked about.
+const REMEMBERED_CYCLES: u64 = 2;
+
+impl Monitor {
+    pub(crate) fn new(setting: &Setting, scenario: &Scenario) -> Self {
+        let mut monitor = Self {
+            cycles: BTreeMap::new(),
+            forgotten: Cycle(0),
+            endings: BTreeMap::new(),
+            canonical: vec![setting.first_state],
+            violations: Vec::new(),
+            outcomes: BTreeMap::new(),
+            uploads_at_a_time: scenario.links.uploads_at_a_time as usize,
+            device_noise: scenario.work.device_noise_nats,
+        };
+        monitor.note(0, invariant::every_expert_in_exactly_one_group(setting));
+        monitor
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        !self.violations.is_empty()
+    }
+
+    pub(crate) fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// Writes down what an invariant found.
+    pub(crate) fn note(&mut self, step: u64, found: invariant::Check) {
+        if let Err((invariant, detail)) = found {
+            self.violations.push(Violation {
+                invariant: invariant.to_owned(),
+                step,
+                detail,
+            });
+        }
+    }
+
+    /// Takes in a block as it was made.
+    pub(crate) fn block(
+        &mut self,
+        snapshot: &Arc<Snapshot>,
+        setting: &Setting,
+        store: &MemoryStore,
+    ) {
+        let Some(moment) = setting.schedule.at(snapshot.block) else {
+            return;
+        };
+        let forget = moment.cycle.0.saturating_sub(REMEMBERED_CYCLES);
+        self.forgotten = Cycle(forget);
+        self.cycles.retain(|cycle, _| cycle.0 >= forget);
+        let record = self.cycles.entry(moment.cycle).or_default();
+        match moment.window {
+            Window::Seal if moment.closes_window => record.sealed = Some(Arc::clone(snapshot)),
+            Window::Reveal if moment.closes_window => {
+                let Some((base, older)) = self.canonical.split_last() else {
+                    return;
+                };
+                let earlier = earlier(store, *base, (moment.cycle, setting));
+                let expected = Expected {
+                    network: setting.network,
+                    cycle: moment.cycle,
+                    base: *base,
+                    earlier: earlier.as_deref(),
+                    older: &older[older.len().saturating_sub(4)..],
+                    tickets: &setting.manifest.tickets,
+                    schedule: &setting.schedule,
+                };
+                let sealed = record.sealed.take();
+                record.submissions =
+                    sealed.and_then(|sealed| collect(&expected, &sealed, snapshot));
+            }
+            _ => {}
+        }
+    }
+
+    /// A validator has told a miner that its upload is safe.
+    pub(crate) fn accepted(&mut self, by: NodeId, cycle: Cycle, (whose, blob): (Hotkey, BlobId)) {
+        let record = self.cycles.entry(cycle).or_default();
+        record.accepted.entry(by).or_default().insert(whose, blob);
+    }
+
+    /// A node has come back: what it had acknowledged must still be there.
+    pub(crate) fn restarted(&mut self, step: u64, node: &Node) {
+        let newest = self.cycles.last_key_value();
+        let accepted =
+            newest.and_then(|(cycle, record)| Some((*cycle, record.accepted.get(&node.id)?)));
+        let Some((cycle, accepted)) = accepted else {
+            return;
+        };
+        let kept = invariant::Kept {
+            holds: &node.holds,
+            received: node.received(cycle),
+        };
+        let found = invariant::no_accepted_upload_lost(node.id, (cycle, accepted), kept);
+        self.note(step, found);
+    }
+
+    /// A journal did not lead back to where it came from.
+    pub(crate) fn diverged(&mut self, step: u64, node: &Node, diverged: &Diverged) {
+        let found = invariant::replay_gives_the_same_effects(node, diverged);
+        self.note(step, found);
+    }
+
+    /// Takes in a durable step.
+    pub(crate) fn step(&mut self, seen: &Seen<'_>, nodes: &[Node], id: NodeId, effects: &[Effect]) {
+        let node = &nodes[id.place()];
+        let bounds = invariant::bounds_hold(node, effects, self.uploads_at_a_time);
+        self.note(seen.at, bounds);
+        if !node.kind.is_honest_validator() {
+            return;
+        }
+        for effect in effects {
+            match effect {
+                Effect::Run(Job::Score(job)) => self.scores(seen, job),
+                Effect::Announce {
+                    announcement: Announcement::Voted(vote),
+                } => self.votes(seen, node, *vote),
+                Effect::Tell(milestone) => self.told(seen, nodes, id, milestone),
+                _ => {}
+            }
+        }
+    }
+
+    fn scores(&mut self, seen: &Seen<'_>, job: &ScoreJob) {
+        let Some(record) = self.cycles.get(&job.cycle) else {
+            return;
+        };
+        let found = invariant::only_revealed_commitments_are_scored(record, job);
+        self.note(seen.at, found);
+    }
+
+    fn votes(&mut self, seen: &Seen<'_>, node: &Node, vote: Vote) {
+        let record = self.cycles.entry(vote.cycle).or_default();
+        let found = invariant::honest_validators_vote_for_one_pair(record, node.id, &vote);
+        record.pair.get_or_insert((vote.candidate, vote.fallback));
+        self.note(seen.at, found);
+    }
+
+    fn told(&mut self, seen: &Seen<'_>, nodes: &[Node], id: NodeId, milestone: &Milestone) {
+        match milestone {
+            Milestone::Measured { cycle, findings } => {
+                let record = self.cycles.entry(*cycle).or_default();
+                let found = invariant::nobody_is_scored_twice(record, *cycle, id);
+                record.measured.insert(id);
+                for (hotkey, finding) in findings {
+                    record.findings.entry(*hotkey).or_default().push(*finding);
+                }
+                self.note(seen.at, found);
+            }
+            Milestone::Judged {
+                cycle,
+                quorum,
+                verdicts,
+                rewards,
+            } => {
+                let judged = Judged {
+                    quorum: *quorum,
+                    verdicts: verdicts.clone(),
+                    rewards: rewards.clone(),
+                };
+                self.judged(seen, nodes, *cycle, judged);
+            }
+            Milestone::Gate {
+                cycle,
+                incumbent_loss,
+                candidate_loss,
+                ..
+            } => {
+                self.gated(*cycle, (*incumbent_loss, *candidate_loss));
+            }
+            Milestone::Concluded {
+                cycle,
+                state,
+                passed,
+                ..
+            } => {
+                let concluded = Concluded {
+                    state: *state,
+                    passed: *passed,
+                };
+                self.concluded(seen, *cycle, concluded);
+            }
+            Milestone::NotRegistered
+            | Milestone::TaskLoaded { .. }
+            | Milestone::TaskFollows { .. }
+            | Milestone::TaskRefused { .. }
+            | Milestone::BaseReady { .. }
+            | Milestone::PresentedLate { .. }
+            | Milestone::Trained(_)
+            | Milestone::WeightsSent { .. }
+            | Milestone::Receipt(_)
+            | Milestone::Included { .. }
+            | Milestone::JobFailed { .. }
+            | Milestone::ResidualDropped { .. }
+            | Milestone::ChainRefused { .. } => {}
+        }
+    }
+
+    fn gated(&mut self, cycle: Cycle, losses: (f64, Option<f64>)) {
+        self.cycles.entry(cycle).or_default().gate.push(losses);
+        let outcome = self.outcomes.entry(cycle).or_default();
+        outcome.gate.get_or_insert(losses);
+    }
+
+    fn judged(&mut self, seen: &Seen<'_>, nodes: &[Node], cycle: Cycle, judged: Judged) {
+        if cycle < self.forgotten {
+            return;
+        }
+        let record = self.cycles.entry(cycle).or_default();
+        if let Some(first) = &record.judged {
+            let found = invariant::honest_validators_judge_alike(first, &judged, cycle);
+            return self.note(seen.at, found);
+        }
+        let checks = [
+            invariant::rewards_sum_to_one_or_are_withheld(&judged, cycle),
+            invariant::no_charge_without_evidence(
+                record,
+                &judged,
+                (cycle, nodes),
+                self.device_noise,
+            ),
+        ];
+        let outcome = self.outcomes.entry(cycle).or_default();
+        outcome.quorum = judged.quorum;
+        outcome.withheld = judged.rewards.withheld;
+        outcome.shares = judged.rewards.shares.clone();
+        let codes = judged.verdicts.iter();
+        outcome.codes = codes
+            .map(|verdict| (verdict.hotkey, verdict.code))
+            .collect();
+        record.judged = Some(judged);
+        for found in checks {
+            self.note(seen.at, found);
+        }
+    }
+
+    fn concluded(&mut self, seen: &Seen<'_>, cycle: Cycle, concluded: Concluded) {
+        if let Some(first) = self.endings.get(&cycle) {
+            let found = invariant::one_state_a_cycle(*first, concluded, cycle);
+            return self.note(seen.at, found);
+        }
+        self.endings.insert(cycle, concluded);
+        let record = self.cycles.entry(cycle).or_default();
+        let outcome = self.outcomes.entry(cycle).or_default();
+        outcome.passed = concluded.passed;
+        outcome.concluded_at = Some(seen.now);
+        let incumbent = self.canonical.last().copied();
+        let checks = [
+            invariant::nothing_outside_accepted_groups_changes(
+                seen,
+                record,
+                (incumbent, concluded),
+            ),
+            invariant::new_state_is_no_worse_at_the_gate(record, concluded, self.device_noise),
+        ];
+        if concluded.passed.is_some() && incumbent != Some(concluded.state) {
+            self.canonical.push(concluded.state);
+        }
+        for found in checks {
+            self.note(seen.at, found);
+        }
+    }
+}
+
+/// The states before a cycle's base that an update may still build on.
+fn earlier(
+    store: &MemoryStore,
+    base: StateId,
+    (cycle, setting): (Cycle, &Setting),
+) -> Option<Vec<Earlier>> {
+    let window = setting.manifest.rules.scoring.rebase_window;
+    let mut manifests = BTreeMap::new();
+    let mut next = Some(base);
+    // Each of them was the base of one cycle at least.
+    while let Some(state) = next
+        && (manifests.len() as u64) <= window
+    {
+        let manifest = invariant::manifest(store, state)?;
+        next = manifest.parent;
+        manifests.insert(state, manifest);
+    }
+    lineage::earlier(base, (cycle, window), |state| manifests.get(&state)).ok()
+}

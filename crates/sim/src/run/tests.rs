@@ -1,0 +1,172 @@
+//! Whole runs that go wrong, and that are seen to: a network is broken by hand or by a scenario that no
+//! protocol survives, and the run has to say what broke.
+
+use connito_protocol::event::Milestone;
+
+use super::*;
+use crate::monitor::invariant;
+use crate::shrink::shrink;
+
+const SMALL: &str = "cycles = 3\n[validators]\nhonest = 3\n[miners]\nhonest = 4\n";
+
+fn simulation(more: &str, seed: u64) -> Simulation {
+    let scenario = Scenario::from_toml(&format!("{SMALL}{more}")).unwrap();
+    Simulation::new(&scenario, seed, Watch::default()).unwrap()
+}
+
+fn run_through(simulation: &mut Simulation) {
+    simulation.keep_some_journals();
+    while !simulation.is_over()
+        && let Some(happening) = simulation.queue.next()
+    {
+        simulation.happen(happening);
+    }
+}
+
+fn broken(simulation: &Simulation) -> Vec<&str> {
+    simulation
+        .violations()
+        .iter()
+        .map(|violation| violation.invariant.as_str())
+        .collect()
+}
+
+#[test]
+fn a_quiet_network_holds_everything_and_is_the_same_every_time() {
+    let runs = [1, 1, 2].map(|seed| simulation("", seed).run().0);
+    assert!(
+        runs.iter().all(|run| run.violations.is_empty()),
+        "{:?}",
+        runs[0].violations
+    );
+    assert_eq!(runs[0], runs[1]);
+    assert_ne!(runs[0].steps, 0);
+    assert!(runs.iter().all(|run| run.honest_reward_share == Some(1.0)));
+}
+
+/// Every miner that has submitted is told what a validator says of it, and once.
+#[test]
+fn miners_are_given_their_receipts() {
+    let mut simulation = simulation("", 1);
+    simulation
+        .nodes
+        .iter_mut()
+        .for_each(|node| node.journal = Some(Vec::new()));
+    run_through(&mut simulation);
+    let miners = simulation
+        .nodes
+        .iter()
+        .filter(|node| node.kind == Kind::Miner(None));
+    for miner in miners {
+        let effects = miner
+            .journal
+            .iter()
+            .flatten()
+            .flat_map(|step| &step.effects);
+        let cycles = effects.filter_map(|effect| match effect {
+            Effect::Tell(Milestone::Receipt(receipt)) => Some(receipt.cycle.0),
+            _ => None,
+        });
+        assert_eq!(
+            cycles.collect::<Vec<_>>(),
+            [0, 1, 2],
+            "miner {}",
+            miner.id.0
+        );
+    }
+}
+
+/// One effect of one journalled step is taken away; the step asks for it again when it is replayed.
+#[test]
+fn a_journal_that_does_not_replay_is_seen() {
+    let mut simulation = simulation("", 1);
+    run_through(&mut simulation);
+    let journals = simulation
+        .nodes
+        .iter_mut()
+        .filter_map(|node| node.journal.as_mut());
+    let mut steps = journals.flat_map(|journal| journal.iter_mut());
+    let step = steps.find(|step| !step.effects.is_empty()).unwrap();
+    step.effects.pop();
+    simulation.judge_the_end();
+    assert_eq!(broken(&simulation), ["replay_gives_the_same_effects"]);
+}
+
+#[test]
+fn two_groups_with_one_expert_are_seen() {
+    let mut simulation = simulation("", 1);
+    let groups = &mut simulation.setting.manifest.groups;
+    groups[1] = groups[0].clone();
+    let found = invariant::every_expert_in_exactly_one_group(&simulation.setting);
+    assert_eq!(found.unwrap_err().0, "every_expert_in_exactly_one_group");
+}
+
+#[test]
+fn a_node_that_waits_for_ever_more_is_seen() {
+    let mut simulation = simulation("", 1);
+    let node = &mut simulation.nodes[1];
+    assert_eq!(invariant::bounds_hold(node, &[], 2), Ok(()));
+    node.uploading = [1, 2, 3].map(|byte| Hotkey([byte; 32])).into();
+    assert_eq!(
+        invariant::bounds_hold(node, &[], 2).unwrap_err().0,
+        "bounds_hold"
+    );
+    node.uploading.clear();
+    node.fetching.0 = u32::MAX;
+    assert_eq!(
+        invariant::bounds_hold(node, &[], 2).unwrap_err().0,
+        "bounds_hold"
+    );
+}
+
+/// A chain that loses every write is one on which nothing is ever decided.
+#[test]
+fn a_network_that_stands_still_is_seen() {
+    let (report, _) = simulation("[chain]\nlost_writes_percent = 100", 1).run();
+    let found: Vec<&str> = report
+        .violations
+        .iter()
+        .map(|v| v.invariant.as_str())
+        .collect();
+    assert_eq!(found, ["a_cycle_completes_after_faults_heal"]);
+}
+
+/// A disk that loses what it called durable: a validator forgets an upload that it has acknowledged, or
+/// measures a cycle again. Seen, cut to the step that shows it, and the same when it is run again.
+#[test]
+fn a_lying_disk_is_seen_and_the_run_is_cut_to_the_step_that_shows_it() {
+    let lying = "[faults]\ncrashing_percent = 100\ncrashes_per_cycle = 20\ntorn_percent = 0\n\
+                 disk_full_percent = 0\nlost_records_percent = 100\nrestart_seconds = 1";
+    let failing = (1..20).map(|seed| simulation(lying, seed).run().0);
+    let report = failing
+        .into_iter()
+        .find(|run| !run.violations.is_empty())
+        .unwrap();
+    let scenario = simulation(lying, 1).scenario;
+    let shrunk = shrink(&scenario, &report).unwrap().unwrap();
+    let steps = shrunk.header.steps;
+    assert_eq!(
+        shrunk.header.violation.invariant,
+        report.violations[0].invariant
+    );
+    let again = |steps| {
+        crate::first_steps(&scenario, report.seed, steps)
+            .unwrap()
+            .violations
+    };
+    assert_eq!(again(steps).first(), Some(&shrunk.header.violation));
+    assert_eq!(again(steps - 1), [], "one step less does not fail");
+    assert_eq!(shrunk.lines.last().map(|line| line.step), Some(steps));
+}
+
+/// The same crashes with disks that tell the truth lose nothing.
+#[test]
+fn honest_disks_lose_nothing_however_often_processes_die() {
+    let honest = "[faults]\ncrashing_percent = 100\ncrashes_per_cycle = 20\ntorn_percent = 40\n\
+                  disk_full_percent = 20\nrestart_seconds = 1\nuntil_cycle = 2";
+    for seed in 1..4 {
+        let (report, _) = simulation(honest, seed).run();
+        assert_eq!(report.violations, [], "seed {seed}");
+        assert!(report.traffic.crashes > 50, "{}", report.traffic.crashes);
+    }
+}
