@@ -8,6 +8,7 @@ pub(crate) mod partition;
 pub(crate) mod plan;
 pub(crate) mod score;
 pub(crate) mod select;
+pub(crate) mod sim;
 pub(crate) mod slice;
 pub(crate) mod train;
 
@@ -26,6 +27,7 @@ use partition::{AssignArguments, PartitionArguments};
 use plan::PlanArguments;
 use score::ScoreArguments;
 use select::{AffinityArguments, SelectArguments};
+use sim::SimArguments;
 use slice::{JoinArguments, SliceArguments};
 use train::{TrainArguments, TrainerKind};
 
@@ -77,7 +79,9 @@ pub(crate) enum Command {
     Train(TrainArguments),
     /// Measure an update as a validator would
     Score(ScoreArguments),
-    /// Run a role machine again from its journal; fails if any effect differs
+    /// Run a network of the real role machines in simulated time, with faults and adversaries
+    Sim(SimArguments),
+    /// Run a role machine again from its journal, or a failing simulation from its trace
     Replay(ReplayArguments),
     /// Recompute every state of a run from its chain and blobs
     Audit(AuditArguments),
@@ -204,7 +208,7 @@ pub(crate) struct RoleArguments {
 /// Options of `replay`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ReplayArguments {
-    /// The journal, as found in OUT/journal
+    /// The journal, as found in OUT/journal, or the trace that `sim` left behind
     pub(crate) journal: PathBuf,
     /// Print what happened as one JSON object
     #[arg(long)]

@@ -31,6 +31,7 @@ mod roles;
 mod routing_sample;
 mod score;
 mod select;
+mod sim;
 mod slice;
 mod text_file;
 mod train;
@@ -79,6 +80,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Join(arguments) => join::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
+        Command::Sim(arguments) => sim::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Audit(arguments) => on_runtime(audit::run(arguments)),
         Command::Inspect(command) => inspect::run(&command),

@@ -1,4 +1,9 @@
-//! `connito replay`: runs a role machine again from its journal.
+//! `connito replay`: runs a role machine again from its journal, or a simulation from its trace.
+//!
+//! Which of the two a file is, its first line says. A journal is fed to a fresh machine of its role; a
+//! trace runs the network that it names (`replay/trace.rs`). Either fails at the first difference.
+
+mod trace;
 
 use std::collections::BTreeMap;
 
@@ -29,6 +34,9 @@ struct Replayed {
 
 /// Replays and prints what the journal holds; fails at the first effect that differs.
 pub(crate) fn run(arguments: &ReplayArguments) -> Result<(), Failure> {
+    if let Some(trace) = trace::read(&arguments.journal)? {
+        return trace::show(&trace, arguments);
+    }
     let (character, steps): (Character, Vec<Step>) = Journal::read(&arguments.journal).input()?;
     let machine = driver::replay(&character, &steps)
         .with_context(|| format!("{} cannot be replayed", arguments.journal.display()))

@@ -15,6 +15,7 @@ mod partition;
 mod plan;
 mod score;
 mod select;
+mod sim;
 mod slice;
 mod train;
 
