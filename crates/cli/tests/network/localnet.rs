@@ -73,11 +73,14 @@ fn the_summary_has_the_documented_fields_and_no_other() {
     );
     let cycle = BTreeSet::from([
         "accepted",
+        "bytes_fetched",
         "bytes_sent",
+        "bytes_whole",
         "cycle",
         "heldout_loss_after",
         "heldout_loss_before",
         "passed_gate",
+        "recomputed",
         "rejected",
         "rewards",
         "rewards_withheld",
