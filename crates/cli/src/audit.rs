@@ -130,6 +130,8 @@ struct Walk<'a> {
     base: Option<StateId>,
     manifests: BTreeMap<StateId, StateManifest>,
     older: Vec<StateId>,
+    /// What the last cycle amounted to, if it decided a state.
+    past: Option<Observed>,
 }
 
 /// What audits the cycles of one task.
@@ -146,6 +148,7 @@ impl<'a> Walk<'a> {
             base: None,
             manifests: BTreeMap::new(),
             older: Vec::new(),
+            past: None,
         }
     }
 
@@ -213,16 +216,13 @@ impl<'a> Walk<'a> {
     ) -> anyhow::Result<()> {
         let observer = examiner.observer;
         let base = self.base()?;
-        let observed = self.before(|before| observer.from_chain((cycle, base), before, blocks));
-        let Some(observed) = observed else {
-            return Err(anyhow!("its blocks are not those of the schedule"));
-        };
+        let observed = self.before(|before| observer.from_chain((cycle, base), before, blocks))?;
         let tally = observer.decided(cycle, &blocks.voted);
         let decision = tally.map(|tally| Decision {
             next: tally.next,
             vote: Some(tally.vote),
         });
-        self.cycle(&examiner.auditor, &observed, decision)
+        self.cycle(&examiner.auditor, observed, decision)
     }
 
     /// A cycle of which the chain has nothing any more: its archive tells what stood there.
@@ -231,7 +231,10 @@ impl<'a> Walk<'a> {
         examiner: &Examiner<'_>,
         next: Option<StateId>,
     ) -> anyhow::Result<()> {
-        let Some(next) = next else { return Ok(()) };
+        let Some(next) = next else {
+            self.past = None;
+            return Ok(());
+        };
         let auditor = &examiner.auditor;
         let archive = auditor.state(next)?.archive;
         let archive = archive.ok_or_else(|| anyhow!("state {next} names no archive"))?;
@@ -244,26 +247,28 @@ impl<'a> Walk<'a> {
         let observed = observed
             .map_err(|error| anyhow::Error::new(error).context("the archive cannot be trusted"))?;
         let decision = Decision { next, vote: None };
-        self.cycle(auditor, &observed, Some(decision))
+        self.cycle(auditor, observed, Some(decision))
     }
 
     fn cycle(
         &mut self,
         auditor: &Auditor<'_>,
-        observed: &Observed,
+        observed: Observed,
         decision: Option<Decision>,
     ) -> anyhow::Result<()> {
-        auditor.uploads(observed)?;
+        auditor.uploads(&observed)?;
         self.verified.submissions += observed.verdicts.len();
+        self.past = None;
         let Some(decision) = decision else {
             return Ok(());
         };
         let id = self.base()?;
         let base = self.manifests.get(&id);
         let base = base.ok_or_else(|| anyhow!("state {id} was not verified"))?;
-        let next = auditor.successor((id, base), observed, &decision)?;
+        let next = auditor.successor((id, base), &observed, &decision)?;
         self.verified.merged += next.merged.len();
         self.reach(decision.next, next);
+        self.past = Some(observed);
         Ok(())
     }
 
@@ -278,7 +283,9 @@ impl<'a> Walk<'a> {
         then(&Before {
             manifests: &self.manifests,
             older: &self.older,
+            past: self.past.as_ref(),
             bytes: &bytes,
+            body: &|body| self.blobs.read(body).ok(),
         })
     }
 }

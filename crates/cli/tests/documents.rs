@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use connito_node::refusal::RefusalCode;
-use connito_protocol::announcement::Announcement;
+use connito_protocol::announcement::{Announcement, Mirrored};
+use connito_protocol::conduct::Misconduct;
 use connito_protocol::ids::{BlobId, Block, Cycle, GroupId, Hotkey, Seal};
 use connito_protocol::machine::Role;
 use connito_protocol::reason::{Charged, ReasonCode};
@@ -198,6 +199,20 @@ fn the_table_of_reason_codes_says_what_the_code_does() {
 }
 
 #[test]
+fn the_table_of_conduct_has_a_row_for_every_word_in_the_order_of_the_code() {
+    let rows = rows(&read("docs/PROTOCOL.md"));
+    let place = |misconduct: Misconduct| {
+        let word = format!("`{}`", misconduct.text());
+        rows.iter().position(|cells| cells[0] == word)
+    };
+    let places: Vec<_> = Misconduct::ALL.into_iter().map(place).collect();
+    assert!(
+        places.iter().all(Option::is_some) && places.is_sorted(),
+        "{places:?}"
+    );
+}
+
+#[test]
 fn the_table_of_refusals_says_what_the_code_does() {
     let rows = rows(&read("docs/PROTOCOL.md"));
     for code in RefusalCode::ALL {
@@ -284,6 +299,11 @@ fn the_table_of_announcements_states_their_true_lengths() {
             update,
             salt: [3; 16],
         },
+        Announcement::Reported(Mirrored {
+            cycle,
+            submissions: [0; 8],
+            body: update,
+        }),
     ];
     for announcement in announcements {
         let bytes = announcement.encode();

@@ -340,6 +340,7 @@ fn facts(
         } else {
             Vec::new()
         },
+        excluded: observed.excluded.clone(),
     }
 }
 
@@ -360,6 +361,7 @@ fn differing(found: &StateManifest, facts: &StateManifest) -> Option<&'static st
         ("parent", found.parent == facts.parent),
         ("archive", found.archive == facts.archive),
         ("list of merged updates", found.merged == facts.merged),
+        ("list of the excluded", found.excluded == facts.excluded),
         ("list of groups", groups(found) == groups(facts)),
     ]
     .into_iter()
@@ -403,6 +405,7 @@ fn was_read(verdict: &Verdict) -> bool {
         | ReasonCode::LateUpload
         | ReasonCode::TooLarge
         | ReasonCode::Unscored
+        | ReasonCode::NotDrawn
         | ReasonCode::CycleVoid => false,
         _ => verdict.update.is_some(),
     }

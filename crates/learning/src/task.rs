@@ -178,6 +178,7 @@ pub fn publish_following(
         archive: None,
         groups: shards.collect::<Result<_, StoreError>>()?,
         merged: Vec::new(),
+        excluded: BTreeMap::new(),
     };
     let backbone = Shard(
         plan.model

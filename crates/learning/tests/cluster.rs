@@ -15,8 +15,12 @@ mod advance;
 mod audit;
 #[path = "cluster/cast.rs"]
 mod cast;
+#[path = "cluster/committees.rs"]
+mod committees;
 #[path = "cluster/feedback.rs"]
 mod feedback;
+#[path = "cluster/hostile.rs"]
+mod hostile;
 #[path = "cluster/late.rs"]
 mod late;
 #[path = "cluster/network.rs"]

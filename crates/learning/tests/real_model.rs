@@ -260,6 +260,7 @@ fn an_honest_update_is_worth_something_and_moves_only_its_own_group() {
         archive: None,
         groups: merged.candidate,
         merged: Vec::new(),
+        excluded: std::collections::BTreeMap::new(),
     };
     let after = join(&manifest, &state, &store).expect("all parts are here");
     let selected = listed(&store, update);
@@ -371,6 +372,7 @@ fn permuted_copies_and_momentum_riders_are_found() {
         archive: None,
         groups: merged.candidate,
         merged: Vec::new(),
+        excluded: std::collections::BTreeMap::new(),
     };
     let bytes = state.to_bytes();
     store.write(&bytes).expect("memory");

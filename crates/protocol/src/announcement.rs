@@ -1,14 +1,14 @@
 //! The few bytes that a participant puts on the chain (P-10, P-11).
 //!
 //! A record on the chain is overwritten whole by the next one and is charged at least 100 bytes
-//! against 3,100 an epoch, so there are five small kinds and at most three writes a cycle. Layout:
+//! against 3,100 an epoch, so there are seven small kinds and at most three writes a cycle. Layout:
 //! `"cn"`, version 1, kind, then fields of fixed width, little-endian. Decoding is total: other
 //! bytes are somebody else's and yield nothing.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BlobId, Cycle, GroupId, Seal, StateId};
-use crate::report::ScoreReport;
+use crate::report::{ScoreReport, SubmissionsDigest};
 
 const MAGIC: [u8; 3] = [b'c', b'n', 1];
 
@@ -52,6 +52,10 @@ pub enum Announcement {
     Scored(ScoreReport),
     /// Validator, vote window: the state that follows, and whether it passed the gate.
     Voted(Vote),
+    /// Validator, score window: what it measured, by name, for it is too long for the chain (P-44).
+    Reported(Mirrored),
+    /// Validator, vote window: which of these reports it holds.
+    Attested(Attestation),
 }
 
 /// First bytes of a task manifest's name: enough to tell the one announced task from the one in force.
@@ -64,6 +68,31 @@ pub fn task_digest(task: BlobId) -> TaskDigest {
     digest.copy_from_slice(&task.0[..8]);
     digest
 }
+
+/// A report that is kept as a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mirrored {
+    /// The cycle that was scored.
+    pub cycle: Cycle,
+    /// Which list of submissions the entries belong to.
+    pub submissions: SubmissionsDigest,
+    /// The bytes of the [`Announcement::Scored`] that it stands for.
+    pub body: BlobId,
+}
+
+/// A validator's word on which bodies it holds (P-44).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attestation {
+    /// The cycle.
+    pub cycle: Cycle,
+    /// Which list of bodies it is about.
+    pub bodies: BodiesDigest,
+    /// A bit a voter in the order of their hotkeys, the lowest of a byte first.
+    pub held: Vec<u8>,
+}
+
+/// First bytes of the hash of the bodies that a cycle's reports name.
+pub type BodiesDigest = [u8; 8];
 
 /// A validator's word on what follows (P-33, P-39).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -118,6 +147,18 @@ impl Announcement {
                 bytes.extend_from_slice(&vote.fallback.0);
                 bytes.extend_from_slice(&vote.task);
             }
+            Self::Reported(mirrored) => {
+                bytes.push(5);
+                bytes.extend_from_slice(&mirrored.cycle.0.to_le_bytes());
+                bytes.extend_from_slice(&mirrored.submissions);
+                bytes.extend_from_slice(&mirrored.body.0);
+            }
+            Self::Attested(attestation) => {
+                bytes.push(6);
+                bytes.extend_from_slice(&attestation.cycle.0.to_le_bytes());
+                bytes.extend_from_slice(&attestation.bodies);
+                bytes.extend_from_slice(&attestation.held);
+            }
         }
         bytes
     }
@@ -153,6 +194,16 @@ impl Announcement {
                 candidate: StateId(rest.array()?),
                 fallback: StateId(rest.array()?),
                 task: rest.array()?,
+            }),
+            5 => Self::Reported(Mirrored {
+                cycle: rest.cycle()?,
+                submissions: rest.array()?,
+                body: BlobId(rest.array()?),
+            }),
+            6 => Self::Attested(Attestation {
+                cycle: rest.cycle()?,
+                bodies: rest.array()?,
+                held: std::mem::take(&mut rest.0).to_vec(),
             }),
             _ => return None,
         };
@@ -229,7 +280,7 @@ mod tests {
         /// Total and canonical: whatever decodes is exactly what would be encoded again.
         #[test]
         fn any_bytes_decode_to_nothing_or_to_what_encodes_to_them(
-            kind in 0..6_u8, body in proptest::collection::vec(any::<u8>(), 0..200),
+            kind in 0..8_u8, body in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             let mut bytes = MAGIC.to_vec();
             bytes.push(kind);

@@ -1,22 +1,25 @@
 //! What a past cycle amounted to, for anyone who was not there (P-47).
 //!
-//! Inputs are the chain as of the five blocks at which a cycle's facts are fixed (P-14), or the archive
-//! that a manifest names (P-34). The same [`Round`] that the roles hold reads both, so an auditor cannot
-//! read the chain in another way than they do. Knows no blobs: whether the bytes follow is computed
+//! Inputs are the chain as of the blocks at which a cycle's facts are fixed (P-14), or the archive that a
+//! manifest names (P-34), and what the cycle before amounted to, of which some is reviewed (P-46). The
+//! same [`Round`] that the roles hold reads both, so an auditor cannot read the chain in another way than
+//! they do. Of blobs it reads the bodies of reports only: whether the states' bytes follow is computed
 //! elsewhere.
+
+mod archived;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::consensus::{Tally, Verdict, tally};
 use crate::follow::decided_task;
-use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, StateId, Uid};
-use crate::manifest::{
-    BlockRef, CycleArchive, Document, MergedUpdate, StateManifest, TaskManifest,
-};
-use crate::round::{Known, Round, votes};
+use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, StateId};
+use crate::manifest::{CycleArchive, Document, MergedUpdate, StateManifest, TaskManifest};
+use crate::review::Docket;
+use crate::round::{Known, Round, attests, votes};
+use crate::rules::Rules;
 use crate::schedule::{Schedule, Window};
-use crate::snapshot::{Participant, Participants, Record, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::submission::Network;
 
 /// Reads cycles of one task.
@@ -27,8 +30,8 @@ pub struct Observer {
     schedule: Schedule,
     groups: Vec<GroupId>,
     tickets: Vec<u16>,
-    significance: f64,
-    rebase_window: u64,
+    rules: Rules,
+    first_cycle: Cycle,
 }
 
 /// What was verified of the states before a cycle, and of the blobs that are there.
@@ -38,8 +41,12 @@ pub struct Before<'a> {
     pub manifests: &'a BTreeMap<StateId, StateManifest>,
     /// States before the base, to tell a stale one from an unknown one.
     pub older: &'a [StateId],
+    /// What the cycle before amounted to, if it decided a state: some of it may be reviewed.
+    pub past: Option<&'a Observed>,
     /// Of how many bytes an update is; no record tells.
     pub bytes: &'a dyn Fn(BlobId) -> u64,
+    /// The bytes of a report that is kept as a blob, if they are there.
+    pub body: &'a dyn Fn(BlobId) -> Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for Before<'_> {
@@ -49,16 +56,23 @@ impl std::fmt::Debug for Before<'_> {
 }
 
 /// Something for each block at which a cycle's facts are fixed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fixed<T> {
+    /// The cycle's first block.
+    pub begun: T,
     /// The last block of the seal window.
     pub sealed: T,
     /// The last block of the reveal window.
     pub revealed: T,
     /// The first block of the score window.
     pub seeded: T,
+    /// The blocks between the first and the last one of the score window: what is said in one and
+    /// unsaid in the next counts against whoever said it (P-45).
+    pub scoring: Vec<T>,
     /// The last block of the score window.
     pub scored: T,
+    /// The block as of which attestations count (P-44).
+    pub attested: T,
     /// The last block of the vote window.
     pub voted: T,
 }
@@ -76,11 +90,31 @@ pub struct Observed {
     pub accepted: Vec<MergedUpdate>,
     /// The archive that the state that follows must name.
     pub archive: CycleArchive,
+    /// Who is not drawn from the next cycle on, and until when, as the state that follows must say.
+    pub excluded: BTreeMap<Hotkey, Cycle>,
+    round: Round,
+}
+
+/// Why a cycle cannot be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ObserveError {
+    /// The state that the cycle builds on is not among those before it.
+    #[error("state {0}, on which the cycle builds, was not verified")]
+    Base(StateId),
+    /// A report that counts is a blob, and that is not there.
+    #[error("the report {0}, which voters attested, cannot be read")]
+    Body(BlobId),
+    /// The blocks are not those that the schedule names.
+    #[error("its blocks are not those of the schedule")]
+    Blocks,
 }
 
 /// Why an archive is none that a cycle could have left.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArchiveError {
+    /// What it says cannot be judged.
+    #[error("its records cannot be judged")]
+    Unjudged(#[source] ObserveError),
     /// A fact is said to be of a block at which it was not fixed.
     #[error("its {window} block is {found}, by the schedule {expected}")]
     Block {
@@ -107,59 +141,101 @@ impl Observer {
             schedule: task.schedule(),
             groups: task.group_ids(),
             tickets: task.tickets.clone(),
-            significance: task.rules.scoring.significance,
-            rebase_window: task.rules.scoring.rebase_window,
+            rules: task.rules.clone(),
+            first_cycle: task.first_cycle,
         }
     }
 
     /// The blocks that a cycle is read at.
     #[must_use]
     pub fn blocks(&self, cycle: Cycle) -> Fixed<Block> {
+        let seeded = self.schedule.opens(cycle, Window::Score);
+        let scored = self.schedule.closes(cycle, Window::Score);
         Fixed {
+            begun: self.schedule.opens(cycle, Window::Distribute),
             sealed: self.schedule.closes(cycle, Window::Seal),
             revealed: self.schedule.closes(cycle, Window::Reveal),
-            seeded: self.schedule.opens(cycle, Window::Score),
-            scored: self.schedule.closes(cycle, Window::Score),
+            seeded,
+            scoring: (seeded.0 + 1..scored.0).map(Block).collect(),
+            scored,
+            attested: attests(&self.schedule, &self.rules, cycle),
             voted: self.schedule.closes(cycle, Window::Vote),
         }
     }
 
-    /// What a cycle amounts to by the chain. `base` is the state it built on; nothing if the blocks are
-    /// not the cycle's.
-    #[must_use]
+    /// What a cycle amounts to by the chain. `base` is the state it built on.
+    ///
+    /// # Errors
+    /// Something that it takes is not there.
     pub fn from_chain(
         &self,
         (cycle, base): (Cycle, StateId),
         before: &Before<'_>,
         blocks: &Fixed<Arc<Snapshot>>,
-    ) -> Option<Observed> {
+    ) -> Result<Observed, ObserveError> {
+        let manifest = before.manifests.get(&base);
+        let excluded = &manifest.ok_or(ObserveError::Base(base))?.excluded;
+        let docket = self.docket((cycle, base), before.past, &blocks.begun);
         let known = Known {
             network: self.network,
             schedule: &self.schedule,
             groups: &self.groups,
             tickets: &self.tickets,
             manifests: before.manifests,
-            rebase_window: self.rebase_window,
             older: before.older,
-            significance: self.significance,
+            rules: &self.rules,
+            excluded: Some(excluded),
+            docket: docket.as_ref(),
         };
-        let mut round = Round::new(cycle, Some(base), &blocks.sealed);
-        for snapshot in [
-            &blocks.sealed,
-            &blocks.revealed,
-            &blocks.seeded,
-            &blocks.scored,
-        ] {
+        let mut round = Round::new(cycle, Some(base), &blocks.begun);
+        let early = [&blocks.sealed, &blocks.revealed, &blocks.seeded];
+        let late = [&blocks.scored, &blocks.attested];
+        for snapshot in early.into_iter().chain(&blocks.scoring).chain(late) {
             round.observe(snapshot, &known);
         }
-        let judgement = round.judgement?;
-        Some(Observed {
+        round.settle(&known);
+        if round.judgement.is_none() {
+            let named: Vec<BlobId> = round.reporting.wanted().collect();
+            for body in named {
+                if let Some(bytes) = (before.body)(body) {
+                    round.reporting.take_body(body, &bytes);
+                }
+            }
+            round.settle(&known);
+        }
+        let lacks = round.lacks(&known);
+        let judgement = round.judgement.as_ref().ok_or(match lacks {
+            Some(body) => ObserveError::Body(body),
+            None => ObserveError::Blocks,
+        })?;
+        let exclusion = self.rules.scoring.exclusion;
+        let excluded = judgement.excluded(excluded, (cycle.next(), exclusion));
+        Ok(Observed {
             cycle,
             quorum: judgement.quorum,
             accepted: judgement.merged(before.bytes),
-            verdicts: judgement.verdicts,
-            archive: judgement.archive,
+            verdicts: judgement.verdicts.clone(),
+            archive: judgement.archive.clone(),
+            excluded: excluded.ok_or(ObserveError::Blocks)?,
+            round,
         })
+    }
+
+    /// What of the cycle before is reviewed in this one. Nothing across a change of the task, and
+    /// nothing of a cycle that decided no state.
+    fn docket(
+        &self,
+        (cycle, base): (Cycle, StateId),
+        past: Option<&Observed>,
+        begun: &Snapshot,
+    ) -> Option<Docket> {
+        let past = past.filter(|past| {
+            cycle != self.first_cycle && past.cycle.next() == cycle && past.round.base != Some(base)
+        });
+        match past {
+            None => Some(Docket::default()),
+            Some(past) => past.round.docket(begun.hash, &self.rules),
+        }
     }
 
     /// What a cycle amounts to by the records that its archive kept.
@@ -172,39 +248,10 @@ impl Observer {
         before: &Before<'_>,
     ) -> Result<Observed, ArchiveError> {
         let expected = self.blocks(archive.cycle);
-        for (window, found, expected) in [
-            ("sealed", archive.sealed, expected.sealed),
-            ("revealed", archive.revealed, expected.revealed),
-            ("seeded", archive.seeded, expected.seeded),
-            ("scored", archive.scored, expected.scored),
-        ] {
-            if found.number != expected {
-                return Err(ArchiveError::Block {
-                    window,
-                    found: found.number,
-                    expected,
-                });
-            }
-        }
-        let registered = archive.seals.keys();
-        let registered: Participants = registered
-            .filter(|hotkey| !archive.unregistered.contains(hotkey))
-            .map(|hotkey| participant(*hotkey, 0))
-            .collect();
-        let voters = archive.voters.iter();
-        let voters: Participants = voters
-            .map(|voter| participant(voter.hotkey, voter.stake))
-            .collect();
-        let scored = snapshot(archive.scored, &voters, &archive.reports);
-        let blocks = Fixed {
-            sealed: snapshot(archive.sealed, &registered, &archive.seals),
-            revealed: snapshot(archive.revealed, &registered, &archive.reveals),
-            seeded: snapshot(archive.seeded, &registered, &BTreeMap::new()),
-            voted: Arc::clone(&scored),
-            scored,
-        };
+        archived::check_blocks(archive, &expected)?;
+        let blocks = archived::snapshots(archive, &expected);
         let observed = self.from_chain((archive.cycle, archive.base), before, &blocks);
-        let observed = observed.ok_or(ArchiveError::Records("blocks"))?;
+        let observed = observed.map_err(ArchiveError::Unjudged)?;
         match difference(archive, &observed.archive) {
             Some(field) => Err(ArchiveError::Records(field)),
             None => Ok(observed),
@@ -230,43 +277,20 @@ pub fn difference(one: &CycleArchive, other: &CycleArchive) -> Option<&'static s
     [
         ("cycle", one.cycle == other.cycle),
         ("base", one.base == other.base),
+        ("begun", one.begun == other.begun),
         ("sealed", one.sealed == other.sealed),
         ("revealed", one.revealed == other.revealed),
         ("seeded", one.seeded == other.seeded),
         ("scored", one.scored == other.scored),
+        ("attested", one.attested == other.attested),
         ("voters", one.voters == other.voters),
         ("seals", one.seals == other.seals),
         ("reveals", one.reveals == other.reveals),
         ("unregistered", one.unregistered == other.unregistered),
         ("reports", one.reports == other.reports),
+        ("attestations", one.attestations == other.attestations),
+        ("equivocations", one.equivocations == other.equivocations),
     ]
     .into_iter()
     .find_map(|(field, same)| (!same).then_some(field))
-}
-
-/// As much of a participant as an archive keeps.
-fn participant(hotkey: Hotkey, stake: u64) -> Participant {
-    Participant {
-        uid: Uid(0),
-        hotkey,
-        stake,
-        validator_permit: stake > 0,
-        endpoint: None,
-        weights_set: Block(0),
-    }
-}
-
-fn snapshot(
-    at: BlockRef,
-    participants: &Participants,
-    records: &BTreeMap<Hotkey, Record>,
-) -> Arc<Snapshot> {
-    Arc::new(Snapshot {
-        block: at.number,
-        hash: at.hash,
-        head: at.number,
-        owner: None,
-        participants: participants.clone(),
-        records: records.clone(),
-    })
 }

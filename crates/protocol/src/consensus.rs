@@ -1,9 +1,9 @@
 //! From many validators' reports to one verdict a submission, and from their votes to one state
 //! (P-27 to P-33).
 //!
-//! Inputs are reports and votes as they stand on the chain, with stakes as of one block, so everyone
-//! computes the same answer: sums of integers, comparisons, and a median that picks one report
-//! instead of averaging several.
+//! Inputs are the reports that count and votes as they stand on the chain, with the weights of the
+//! committees and stakes as of one block, so everyone computes the same answer: sums of integers,
+//! comparisons, and a median that picks one report instead of averaging several.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::announcement::{TaskDigest, Vote};
+use crate::committee::{Member, Roster};
 use crate::ids::{BlobId, GroupId, Hotkey, StateId};
 use crate::reason::{Charged, ReasonCode};
 use crate::report::{Entry, Measurement, ScoreReport};
@@ -35,6 +36,17 @@ pub struct Verdict {
     pub weight: f64,
 }
 
+impl Verdict {
+    /// What was found, apart from whom it concerns.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        Outcome {
+            code: self.code,
+            measurement: self.measurement,
+        }
+    }
+}
+
 /// A validator's report with the stake behind it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reported {
@@ -42,6 +54,35 @@ pub struct Reported {
     pub voter: Voter,
     /// The report.
     pub report: ScoreReport,
+}
+
+/// What a member of a committee says of a submission, or a voter of one that is reviewed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Testimony {
+    /// Who says it, and what its word weighs.
+    pub member: Member,
+    /// What it says.
+    pub entry: Entry,
+}
+
+/// What testimonies amount to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outcome {
+    /// The code.
+    pub code: ReasonCode,
+    /// The measurement of the median, where measurements decided.
+    pub measurement: Option<Measurement>,
+}
+
+impl Outcome {
+    /// `max(0, u − z·SE)` of what was accepted, 0 for everything else (P-23).
+    #[must_use]
+    pub fn weight(&self, significance: f64) -> f64 {
+        match (self.code, self.measurement) {
+            (ReasonCode::Accepted, Some(m)) => m.significant_gain(significance),
+            _ => 0.0,
+        }
+    }
 }
 
 /// Whether the stake that speaks is more than half of the stake that may (P-27).
@@ -52,90 +93,148 @@ pub fn quorum(speaking: impl Iterator<Item = u64>, voters: &[Voter]) -> bool {
     present * 2 > all
 }
 
+/// A cycle's submissions, who was to score them, and the reports that count.
+#[derive(Debug, Clone, Copy)]
+pub struct Hearing<'a> {
+    /// In the order of P-15.
+    pub submissions: &'a [Submission],
+    /// Who scores what.
+    pub roster: &'a Roster,
+    /// At most one a voter, each with the entries that the roster asks for.
+    pub reports: &'a [Reported],
+}
+
+impl Hearing<'_> {
+    /// Reads the reports side by side: for every submission that was not passed over, in order, its
+    /// place and what its committee says of it.
+    pub fn for_each(&self, mut hear: impl FnMut(usize, &[Testimony])) {
+        let reporting = self.reports.iter().enumerate();
+        let places: BTreeMap<Hotkey, usize> = reporting
+            .map(|(place, r)| (r.voter.hotkey, place))
+            .collect();
+        let mut heard: BTreeMap<GroupId, Vec<(Member, usize)>> = BTreeMap::new();
+        let mut unread: Vec<_> = self
+            .reports
+            .iter()
+            .map(|r| r.report.entries.iter())
+            .collect();
+        let mut testimonies = Vec::new();
+        for (place, submission) in self.submissions.iter().enumerate() {
+            if self.roster.is_passed_over(place) {
+                continue;
+            }
+            let members = heard.entry(submission.group).or_insert_with(|| {
+                let members = self.roster.committee(submission.group).members().iter();
+                members
+                    .filter_map(|member| Some((*member, *places.get(&member.hotkey)?)))
+                    .collect()
+            });
+            testimonies.clear();
+            for (member, report) in members {
+                if let Some(entry) = unread[*report].next() {
+                    testimonies.push(Testimony {
+                        member: *member,
+                        entry: *entry,
+                    });
+                }
+            }
+            hear(place, &testimonies);
+        }
+    }
+}
+
 /// The verdict on every submission, in their order (P-28).
 ///
-/// What the chain itself shows (an unopened or mismatched seal) needs no report. Otherwise faults
-/// and measurements are weighed by stake; measurements win a tie. Where those who say either hold no
-/// more than half of all stake, the update stays unscored.
+/// What the chain itself shows (an unopened or mismatched seal, one that was not drawn) needs no
+/// report. Of the rest only the committee's members are heard.
 #[must_use]
-pub fn verdicts(
-    submissions: &[Submission],
-    (reports, voters): (&[Reported], &[Voter]),
-    significance: f64,
-) -> Vec<Verdict> {
-    submissions
-        .iter()
-        .enumerate()
-        .map(|(position, submission)| {
-            let (code, measurement) = match submission.opening {
-                Opening::Refused(code) => (code, None),
-                Opening::Update(_) => combine(position, (reports, voters), significance),
-            };
-            let weight = match (code, measurement) {
-                (ReasonCode::Accepted, Some(m)) => m.significant_gain(significance),
-                _ => 0.0,
-            };
-            Verdict {
-                hotkey: submission.hotkey,
-                group: submission.group,
-                update: submission.update(),
-                code,
-                measurement,
-                weight,
-            }
+pub fn verdicts(hearing: &Hearing<'_>, significance: f64) -> Vec<Verdict> {
+    let by_the_chain = |submission: &Submission| Outcome {
+        code: match submission.opening {
+            Opening::Refused(code) => code,
+            Opening::Update(_) => ReasonCode::NotDrawn,
+        },
+        measurement: None,
+    };
+    let mut outcomes: Vec<Outcome> = hearing.submissions.iter().map(by_the_chain).collect();
+    hearing.for_each(|place, testimonies| {
+        let submission = &hearing.submissions[place];
+        if submission.update().is_some() {
+            let committee = hearing.roster.committee(submission.group);
+            outcomes[place] = combine(testimonies, committee.weight(), significance);
+        }
+    });
+    let with_outcomes = hearing.submissions.iter().zip(outcomes);
+    with_outcomes
+        .map(|(submission, outcome)| Verdict {
+            hotkey: submission.hotkey,
+            group: submission.group,
+            update: submission.update(),
+            code: outcome.code,
+            measurement: outcome.measurement,
+            weight: outcome.weight(significance),
         })
         .collect()
 }
 
-fn combine(
-    position: usize,
-    (reports, voters): (&[Reported], &[Voter]),
-    significance: f64,
-) -> (ReasonCode, Option<Measurement>) {
+/// What testimonies amount to, where all who were asked weigh `all` together (P-28).
+///
+/// Faults and measurements are weighed against each other; measurements win a tie. Where those who say
+/// either hold no more than half of the weight, the update stays unscored.
+#[must_use]
+pub fn combine(testimonies: &[Testimony], all: u128, significance: f64) -> Outcome {
     let mut faults: BTreeMap<ReasonCode, u128> = BTreeMap::new();
     let mut measured = Vec::new();
-    for Reported { voter, report } in reports {
-        match report.entries.get(position) {
-            Some(Entry::Measured(measurement)) => measured.push((*voter, *measurement)),
-            Some(Entry::Refused(code)) if code.charged_to() == Charged::Miner => {
-                *faults.entry(*code).or_default() += u128::from(voter.stake);
+    for Testimony { member, entry } in testimonies {
+        match entry {
+            Entry::Measured(measurement) => measured.push((*member, *measurement)),
+            Entry::Refused(code) if code.charged_to() == Charged::Miner => {
+                *faults.entry(*code).or_default() += u128::from(member.weight);
             }
             // A validator's own failure says nothing of the miner.
-            Some(Entry::Refused(_)) | None => {}
+            Entry::Refused(_) => {}
         }
     }
-    let fault_stake: u128 = faults.values().sum();
-    let measured_stake: u128 = measured.iter().map(|(v, _)| u128::from(v.stake)).sum();
-    let all: u128 = voters.iter().map(|voter| u128::from(voter.stake)).sum();
-    if (fault_stake + measured_stake) * 2 <= all {
-        return (ReasonCode::Unscored, None);
+    let for_faults: u128 = faults.values().sum();
+    let for_measuring: u128 = measured.iter().map(|(m, _)| u128::from(m.weight)).sum();
+    let refused = |code| Outcome {
+        code,
+        measurement: None,
+    };
+    if (for_faults + for_measuring) * 2 <= all {
+        return refused(ReasonCode::Unscored);
     }
-    if fault_stake > measured_stake {
-        let code = faults
+    if for_faults > for_measuring {
+        let heaviest = faults
             .into_iter()
-            .max_by(|(a, stake_a), (b, stake_b)| stake_a.cmp(stake_b).then(b.cmp(a)))
-            .map_or(ReasonCode::Unscored, |(code, _)| code);
-        return (code, None);
+            .max_by(|(a, weight_a), (b, weight_b)| weight_a.cmp(weight_b).then(b.cmp(a)));
+        return refused(heaviest.map_or(ReasonCode::Unscored, |(code, _)| code));
     }
     match lower_median(measured, significance) {
-        Some(measurement) => (judge(measurement, significance), Some(measurement)),
-        None => (ReasonCode::Unscored, None),
+        Some(measurement) => Outcome {
+            code: judge(measurement, significance),
+            measurement: Some(measurement),
+        },
+        None => refused(ReasonCode::Unscored),
     }
 }
 
-/// The stake-weighted lower median by significant gain: the smallest measurement such that it and
-/// all smaller ones hold at least half of the stake (P-29).
-fn lower_median(mut measured: Vec<(Voter, Measurement)>, significance: f64) -> Option<Measurement> {
-    measured.sort_by(|(voter_a, a), (voter_b, b)| {
+/// The weighted lower median by significant gain: the smallest measurement such that it and all
+/// smaller ones hold at least half of the weight (P-29).
+fn lower_median(
+    mut measured: Vec<(Member, Measurement)>,
+    significance: f64,
+) -> Option<Measurement> {
+    measured.sort_by(|(member_a, a), (member_b, b)| {
         a.significant_gain(significance)
             .partial_cmp(&b.significant_gain(significance))
             .unwrap_or(Ordering::Equal)
-            .then(voter_a.hotkey.cmp(&voter_b.hotkey))
+            .then(member_a.hotkey.cmp(&member_b.hotkey))
     });
-    let all: u128 = measured.iter().map(|(v, _)| u128::from(v.stake)).sum();
+    let all: u128 = measured.iter().map(|(m, _)| u128::from(m.weight)).sum();
     let mut below: u128 = 0;
-    measured.into_iter().find_map(|(voter, measurement)| {
-        below += u128::from(voter.stake);
+    measured.into_iter().find_map(|(member, measurement)| {
+        below += u128::from(member.weight);
         (below * 2 >= all).then_some(measurement)
     })
 }
@@ -196,6 +295,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::committee::Drawing;
     use crate::ids::{Block, Cycle};
 
     fn voter(number: u8, stake: u64) -> Voter {
@@ -231,7 +331,20 @@ mod tests {
             opening: Opening::Update(BlobId([1; 32])),
         };
         let voters: Vec<Voter> = reports.iter().map(|report| report.voter).collect();
-        verdicts(&[submission], (reports, &voters), 1.0).remove(0)
+        let drawing = Drawing {
+            cycle: Cycle(0),
+            groups: &[GroupId(0)],
+            voters: &voters,
+            scorers: 16,
+            updates: 1,
+        };
+        let roster = Roster::new(&drawing, &[submission], None).unwrap();
+        let hearing = Hearing {
+            submissions: &[submission],
+            roster: &roster,
+            reports,
+        };
+        verdicts(&hearing, 1.0).remove(0)
     }
 
     #[test]

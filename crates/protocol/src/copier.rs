@@ -68,9 +68,11 @@ impl Copier {
                 Announcement::Revealed { cycle, .. } => {
                     (next.window, next.cycle) == (Window::Reveal, cycle)
                 }
-                Announcement::Task { .. } | Announcement::Scored(_) | Announcement::Voted(_) => {
-                    false
-                }
+                Announcement::Task { .. }
+                | Announcement::Scored(_)
+                | Announcement::Voted(_)
+                | Announcement::Reported(_)
+                | Announcement::Attested(_) => false,
             };
             if worth_copying {
                 self.follower.announce(&said, effects);

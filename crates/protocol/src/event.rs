@@ -8,15 +8,18 @@
 //!
 //! Tensors, sockets and clocks do not occur: bytes are names and sizes, time is a block.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::announcement::{Announcement, Salt};
+use crate::conduct::Misconduct;
 use crate::consensus::Verdict;
 use crate::ids::{BlobId, Block, Cycle, Hotkey, StateId, Uid};
 use crate::job::{Finding, Job, Outcome, Trained};
 use crate::receipt::Receipt;
+use crate::review::Reviewed;
 use crate::rewards::CycleRewards;
 use crate::snapshot::{Endpoint, Snapshot, hex_bytes};
 
@@ -300,6 +303,20 @@ pub enum Milestone {
         verdicts: Vec<Verdict>,
         /// What was earned.
         rewards: CycleRewards,
+    },
+    /// What all voters found of the submissions of the cycle before that were drawn for review.
+    Reviewed {
+        /// The cycle in which they were reviewed.
+        cycle: Cycle,
+        /// One a submission.
+        reviewed: Vec<Reviewed>,
+    },
+    /// What voters did wrong in a cycle; not told where nobody did.
+    Conduct {
+        /// The cycle.
+        cycle: Cycle,
+        /// Whoever did something wrong, and what.
+        conduct: BTreeMap<Hotkey, Misconduct>,
     },
     /// Our own measurement at the gate.
     Gate {

@@ -6,6 +6,7 @@
 //! `follow/adoption.rs`. It knows nothing of training, scoring or uploading.
 
 mod adoption;
+mod judging;
 mod versions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,8 +20,9 @@ use crate::job::Candidate;
 use crate::library::{Library, Wanted};
 use crate::lineage::{self, Earlier};
 use crate::manifest::{Document, StateManifest};
+use crate::review::Docket;
 use crate::rewards::History;
-use crate::round::{Known, Round, votes};
+use crate::round::{Round, votes};
 use crate::schedule::{Moment, Window};
 use crate::snapshot::{Endpoint, Snapshot, Voter};
 use crate::submission::Network;
@@ -77,6 +79,8 @@ pub(crate) struct Follower {
     adoption: Adoption,
     ready: Option<Cycle>,
     round: Option<Round>,
+    /// What of the cycle before is reviewed in this one; `None` for whoever did not see it judged.
+    docket: Option<Docket>,
     accepted: VecDeque<(Cycle, Vec<Candidate>)>,
     sent: BTreeMap<Write, (Vec<u8>, Block)>,
     told_unregistered: bool,
@@ -106,6 +110,7 @@ impl Follower {
             adoption: Adoption::default(),
             ready: None,
             round: None,
+            docket: None,
             accepted: VecDeque::new(),
             sent: BTreeMap::new(),
             told_unregistered: false,
@@ -144,6 +149,7 @@ impl Follower {
             | Event::TaskGiven { .. }
             | Event::Finished { .. } => {}
         }
+        self.settle(effects);
         self.pursue(effects);
     }
 
@@ -173,6 +179,11 @@ impl Follower {
     pub(crate) fn base(&self) -> Option<(StateId, &StateManifest)> {
         let base = self.round.as_ref()?.base?;
         self.manifests.get(&base).map(|manifest| (base, manifest))
+    }
+
+    /// The manifest of a recent state, if it is here.
+    pub(crate) fn manifest(&self, state: StateId) -> Option<&StateManifest> {
+        self.manifests.get(&state)
     }
 
     /// The states before the base that an update of this cycle may build on, as far as they are known
@@ -249,10 +260,15 @@ impl Follower {
 
     /// Accepted updates of the last cycles, as far back as the rules remember.
     pub(crate) fn remembered(&self) -> Vec<Candidate> {
-        self.accepted
-            .iter()
-            .flat_map(|(_, updates)| updates.clone())
-            .collect()
+        let cycles = self.accepted.len().saturating_sub(self.memory());
+        let recent = self.accepted.iter().skip(cycles);
+        recent.flat_map(|(_, updates)| updates.clone()).collect()
+    }
+
+    fn memory(&self) -> usize {
+        let task = self.task();
+        let cycles = task.map_or(0, |task| task.manifest.rules.scoring.duplicate_memory);
+        usize::try_from(cycles).unwrap_or(usize::MAX)
     }
 
     /// Makes sure that our record on the chain says this, without sending it twice in a hurry.
@@ -338,6 +354,8 @@ impl Follower {
                     self.unreadable.insert(state);
                 }
             }
+        } else {
+            self.take_body(blob, bytes);
         }
     }
 
@@ -365,6 +383,7 @@ impl Follower {
             }
             self.want_document(state.manifest_blob(), effects);
         }
+        self.pursue_bodies(effects);
         self.keep_endpoint(effects);
     }
 
@@ -407,58 +426,16 @@ impl Follower {
             {
                 self.replace_canonical(first);
             }
+            self.docket = self.next_docket(moment.cycle, snapshot.hash);
             self.round = Some(Round::new(moment.cycle, self.canonical, snapshot));
         }
-        let known = Known {
-            network: self.identity.network,
-            schedule: &task.schedule,
-            groups: &task.groups,
-            tickets: &task.manifest.tickets,
-            manifests: &self.manifests,
-            rebase_window: task.manifest.rules.scoring.rebase_window,
-            older: &self.older,
-            significance: task.manifest.rules.scoring.significance,
-        };
-        if let (Some(round), Reads::Everything) = (&mut self.round, self.reads) {
-            round.observe(snapshot, &known);
+        if self.reads == Reads::Everything {
+            self.with_round(|round, known| round.observe(snapshot, known));
+            self.settle(effects);
         }
-        match moment.window {
-            Window::Score if moment.closes_window => self.on_judged(effects),
-            Window::Vote if moment.closes_window => self.conclude(snapshot, moment.cycle, effects),
-            _ => {}
+        if moment.closes_window && moment.window == Window::Vote {
+            self.conclude(snapshot, moment.cycle, effects);
         }
-    }
-
-    fn on_judged(&mut self, effects: &mut Effects) {
-        let (Some(task), Some(round)) = (&self.tasks.current, &self.round) else {
-            return;
-        };
-        let Some(judgement) = &round.judgement else {
-            return;
-        };
-        let rules = &task.manifest.rules;
-        if judgement.quorum {
-            let (verdicts, rewards) = (&judgement.verdicts, &judgement.rewards);
-            self.history.enter(&rules.rewards, verdicts, rewards);
-        }
-        let accepted = judgement
-            .accepted()
-            .map(|(verdict, update)| Candidate {
-                hotkey: verdict.hotkey,
-                group: verdict.group,
-                update,
-            })
-            .collect();
-        self.accepted.push_back((round.cycle, accepted));
-        while self.accepted.len() as u64 > rules.scoring.duplicate_memory {
-            self.accepted.pop_front();
-        }
-        effects.tell(Milestone::Judged {
-            cycle: round.cycle,
-            quorum: judgement.quorum,
-            verdicts: judgement.verdicts.clone(),
-            rewards: judgement.rewards.clone(),
-        });
     }
 
     /// Counts the votes as of the cycle's last block.
@@ -471,6 +448,7 @@ impl Follower {
             self.replace_canonical(tally.next);
         }
         self.decide_task(&votes, snapshot);
+        self.tell_conduct(&votes, tally.as_ref(), effects);
         self.forget_manifests();
         if let Some(state) = self.canonical {
             let passed = tally.map(|tally| tally.passed);

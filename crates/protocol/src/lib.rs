@@ -6,8 +6,8 @@
 //! `docs/PROTOCOL.md` numbers the rules (P-1 …) and this crate cites them.
 //!
 //! Reading order: [`ids`], [`rules`], [`schedule`]; then what is written down ([`announcement`],
-//! [`report`], [`manifest`]); then what follows from it ([`submission`], [`scoring`], [`consensus`],
-//! [`rewards`]); then the machines ([`machine`]) and their one vocabulary ([`event`]).
+//! [`report`], [`manifest`]); then what follows from it ([`submission`], [`committee`], [`scoring`],
+//! [`consensus`], [`conduct`], [`review`], [`rewards`]); then the machines ([`machine`]) and their one vocabulary ([`event`]).
 //!
 //! Nothing here reads a clock, a file, a socket or a random number: a machine is a function of its
 //! events, so a journal replayed gives the same effects byte for byte.
@@ -16,6 +16,9 @@
 pub mod announcement;
 pub mod assignment;
 pub mod audit;
+mod budget;
+pub mod committee;
+pub mod conduct;
 pub mod consensus;
 mod copier;
 pub mod event;
@@ -36,6 +39,7 @@ pub mod reason;
 pub mod receipt;
 pub mod report;
 mod residual;
+pub mod review;
 pub mod rewards;
 mod round;
 pub mod rules;

@@ -86,6 +86,12 @@ impl Library {
             .any(|pending| pending.failed.is_none())
     }
 
+    /// Whether a blob was asked for and there is no answer yet.
+    pub(crate) fn is_under_way(&self, blob: BlobId) -> bool {
+        let pending = self.pending.get(&blob);
+        pending.is_some_and(|pending| pending.failed.is_none())
+    }
+
     /// Something that this role wrote, received or computed itself.
     pub(crate) fn add(&mut self, blob: BlobId) {
         self.pending.remove(&blob);

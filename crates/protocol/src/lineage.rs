@@ -85,6 +85,7 @@ mod tests {
             archive: None,
             groups: (0..).zip(shards).map(group).collect(),
             merged: Vec::new(),
+            excluded: BTreeMap::new(),
         }
     }
 

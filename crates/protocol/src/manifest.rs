@@ -96,6 +96,10 @@ pub struct StateManifest {
     pub groups: Vec<GroupState>,
     /// The updates that were merged into it.
     pub merged: Vec<MergedUpdate>,
+    /// Validators that no committee is drawn from, and the first cycle in which they may be drawn again
+    /// (P-46). Part of the state, so that a newcomer learns it without the past.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub excluded: BTreeMap<Hotkey, Cycle>,
 }
 
 /// The bytes of one group.
@@ -140,6 +144,9 @@ pub struct CycleArchive {
     pub cycle: Cycle,
     /// The state that it built on.
     pub base: StateId,
+    /// First block of the cycle, by which reviews were drawn (P-46); none where nothing was reviewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<BlockRef>,
     /// Last block of the seal window.
     pub sealed: BlockRef,
     /// Last block of the reveal window.
@@ -148,7 +155,10 @@ pub struct CycleArchive {
     pub seeded: BlockRef,
     /// Last block of the score window.
     pub scored: BlockRef,
-    /// Validators and stakes as of the last block of the score window.
+    /// The block as of which attestations were read; none where no report names a body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attested: Option<BlockRef>,
+    /// Validators and stakes as of the last block of the reveal window.
     pub voters: Vec<Voter>,
     /// Records of the seal window.
     pub seals: BTreeMap<Hotkey, Record>,
@@ -156,8 +166,14 @@ pub struct CycleArchive {
     pub reveals: BTreeMap<Hotkey, Record>,
     /// Who of those that sealed was not registered any more as of the last block of the reveal window.
     pub unregistered: BTreeSet<Hotkey>,
-    /// Records of the score window.
+    /// Records of the reports that count, and of all that name a body, whether it counts or not.
     pub reports: BTreeMap<Hotkey, Record>,
+    /// Records that attest which bodies are held (P-44).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attestations: BTreeMap<Hotkey, Record>,
+    /// Two records of each validator that reported twice: the evidence why neither counts (A-82).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub equivocations: BTreeMap<Hotkey, [Record; 2]>,
 }
 
 /// A block by number and hash.
@@ -482,6 +498,7 @@ mod tests {
                 reference_norm: Some(0.1),
             }],
             merged: Vec::new(),
+            excluded: BTreeMap::new(),
         }
     }
 
@@ -492,14 +509,17 @@ mod tests {
         assert_eq!(read.id().manifest_blob(), BlobId::of(&state().to_bytes()));
     }
 
-    /// One more blank would be the same state under a second name.
+    /// One more blank would be the same state under a second name, and so would a list of nobody.
     #[test]
     fn another_spelling_of_the_same_state_is_refused() {
-        let mut bytes = state().to_bytes();
-        bytes.push(b' ');
-        assert!(matches!(
-            StateManifest::from_bytes(&bytes),
-            Err(DocumentError::NotCanonical { .. })
-        ));
+        let text = String::from_utf8(state().to_bytes()).unwrap();
+        let spelled_out = text.replace(r#""merged":[]"#, r#""merged":[],"excluded":{}"#);
+        assert_ne!(text, spelled_out);
+        for spelling in [format!("{text} "), spelled_out] {
+            assert!(matches!(
+                StateManifest::from_bytes(spelling.as_bytes()),
+                Err(DocumentError::NotCanonical { .. })
+            ));
+        }
     }
 }

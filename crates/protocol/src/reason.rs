@@ -116,6 +116,8 @@ reason_codes! {
     Unscored = 28, "unscored", Network;
     /// The network did not finish the cycle.
     CycleVoid = 29, "cycle_void", Network;
+    /// More updates of the group were opened than are scored in a cycle, and the lot passed over it.
+    NotDrawn = 30, "not_drawn", Network;
 }
 
 impl std::fmt::Display for ReasonCode {

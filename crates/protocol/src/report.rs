@@ -2,7 +2,8 @@
 //!
 //! Entries stand in the order of the cycle's submissions (P-15), which everyone derives from the
 //! chain, so no hotkey is repeated; a digest of that list tells a report about another list from one
-//! about this. Knows nothing of how the numbers were measured.
+//! about this. Which submissions have an entry follows from the committees (P-43); reviews of the
+//! cycle before come last (P-46). Knows nothing of how the numbers were measured.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,14 +15,14 @@ use crate::reason::ReasonCode;
 /// First bytes of the hash of a cycle's submissions.
 pub type SubmissionsDigest = [u8; 8];
 
-/// A validator's measurements of every submission of a cycle.
+/// A validator's measurements of the submissions that it was to score, and of those to review.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScoreReport {
     /// The cycle that was scored.
     pub cycle: Cycle,
     /// Which list of submissions the entries belong to.
     pub submissions: SubmissionsDigest,
-    /// One entry a submission, in the list's order.
+    /// One entry a submission, in the list's order, then one a review.
     pub entries: Vec<Entry>,
 }
 
@@ -44,6 +45,12 @@ pub struct Measurement {
 }
 
 const MEASURED: u8 = 0;
+
+/// Bytes of a report without entries, with the announcement around it.
+pub const EMPTY_BYTES: usize = 20;
+
+/// Bytes of an entry that holds a measurement, the longest there is.
+pub const MEASURED_BYTES: usize = 9;
 
 impl ScoreReport {
     pub(crate) fn encode_into(&self, bytes: &mut Vec<u8>) {
@@ -114,6 +121,24 @@ impl Measurement {
 mod tests {
     use super::*;
     use crate::announcement::Announcement;
+
+    #[test]
+    fn the_stated_lengths_are_those_of_the_bytes() {
+        let report = |entries| {
+            Announcement::Scored(ScoreReport {
+                cycle: Cycle(1),
+                submissions: [0; 8],
+                entries,
+            })
+        };
+        let measured = Entry::Measured(Measurement {
+            utility: 0.1,
+            standard_error: 0.1,
+        });
+        assert_eq!(report(Vec::new()).encode().len(), EMPTY_BYTES);
+        let two = report(vec![measured, measured]).encode().len();
+        assert_eq!(two, EMPTY_BYTES + 2 * MEASURED_BYTES);
+    }
 
     #[test]
     fn a_number_that_is_not_finite_makes_the_report_unreadable() {

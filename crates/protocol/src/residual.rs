@@ -120,6 +120,7 @@ mod tests {
             archive: None,
             groups: Vec::new(),
             merged: merged.collect(),
+            excluded: std::collections::BTreeMap::new(),
         }
     }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::consensus::Verdict;
 use crate::ids::{GroupId, Hotkey, Uid};
-use crate::reason::Charged;
+use crate::reason::{Charged, ReasonCode};
 use crate::rules::RewardRules;
 use crate::snapshot::Snapshot;
 
@@ -74,17 +74,23 @@ struct Average {
 
 impl History {
     /// Enters a cycle's rewards. A miner that the network failed to score keeps its average for
-    /// `unscored_grace` cycles; everyone else who earned nothing gets a zero.
+    /// `unscored_grace` cycles, one that was not drawn for as long as that goes on; everyone else who
+    /// earned nothing gets a zero.
     pub fn enter(&mut self, rules: &RewardRules, verdicts: &[Verdict], rewards: &CycleRewards) {
         for hotkey in rewards.shares.keys() {
             self.entries.entry(*hotkey).or_default();
         }
-        let excused: BTreeSet<Hotkey> = verdicts
-            .iter()
-            .filter(|verdict| verdict.code.charged_to() == Charged::Network)
-            .map(|verdict| verdict.hotkey)
-            .collect();
+        let of = |wanted: &dyn Fn(ReasonCode) -> bool| -> BTreeSet<Hotkey> {
+            let some = verdicts.iter().filter(|verdict| wanted(verdict.code));
+            some.map(|verdict| verdict.hotkey).collect()
+        };
+        let not_drawn = of(&|code| code == ReasonCode::NotDrawn);
+        let excused = of(&|code| code.charged_to() == Charged::Network);
         for (hotkey, average) in &mut self.entries {
+            // Chance is neither a fault nor a failure: the cycle did not take place for this miner.
+            if not_drawn.contains(hotkey) {
+                continue;
+            }
             if excused.contains(hotkey) && average.unscored < rules.unscored_grace {
                 average.unscored += 1;
                 continue;
@@ -101,6 +107,18 @@ impl History {
     #[must_use]
     pub fn withheld(&self) -> f64 {
         self.withheld
+    }
+
+    /// Takes back a part of what the last cycle entered for a miner (P-46). It is withheld from then on:
+    /// without that, the chain would divide it among those who earned.
+    pub fn take_back(&mut self, rules: &RewardRules, hotkey: Hotkey, unearned: f64) {
+        if let Some(average) = self.entries.get_mut(&hotkey) {
+            let entered = (1.0 - rules.history) * unearned;
+            let taken = entered.min(average.value);
+            average.value -= taken;
+            self.withheld += taken;
+        }
+        self.entries.retain(|_, average| average.value > 1e-9);
     }
 
     /// The averages that are above zero.
@@ -153,7 +171,6 @@ mod tests {
 
     use super::*;
     use crate::ids::{Block, BlockHash};
-    use crate::reason::ReasonCode;
     use crate::rules::Rules;
     use crate::snapshot::Participant;
 
@@ -299,5 +316,39 @@ mod tests {
         }
         history.enter(&rules, &unscored, &cycle_rewards(&unscored, &groups));
         assert!(history.weights()[&Hotkey([1; 32])] < before);
+    }
+
+    #[test]
+    fn whoever_is_not_drawn_keeps_history_and_grace_however_long_that_goes_on() {
+        let (rules, groups, miner) = (Rules::default().rewards, [GroupId(0)], Hotkey([1; 32]));
+        let mut history = History::default();
+        let earned = [verdict(1, 0, ReasonCode::Accepted, 1.0)];
+        history.enter(&rules, &earned, &cycle_rewards(&earned, &groups));
+        let before = history.entries.clone();
+        let passed_over = [verdict(1, 0, ReasonCode::NotDrawn, 0.0)];
+        for _ in 0..10 * rules.unscored_grace {
+            history.enter(&rules, &passed_over, &cycle_rewards(&passed_over, &groups));
+        }
+        assert_eq!(history.entries, before);
+        assert!(history.weights()[&miner] > 0.0);
+    }
+
+    /// Taken back before the next cycle is entered, it is as if it had never been earned.
+    #[test]
+    fn what_is_taken_back_leaves_the_average_that_would_have_been() {
+        let (rules, groups, miner) = (Rules::default().rewards, [GroupId(0)], Hotkey([1; 32]));
+        let earned = [verdict(1, 0, ReasonCode::Accepted, 1.0)];
+        let nothing = [verdict(1, 0, ReasonCode::NoGain, 0.0)];
+        let (mut corrected, mut honest) = (History::default(), History::default());
+        for (cycle, of_second) in [(&earned, &earned), (&earned, &nothing)] {
+            corrected.enter(&rules, cycle, &cycle_rewards(cycle, &groups));
+            honest.enter(&rules, of_second, &cycle_rewards(of_second, &groups));
+        }
+        corrected.take_back(&rules, miner, 1.0);
+        assert_eq!(corrected.weights(), honest.weights());
+        assert_eq!(corrected.withheld(), honest.withheld());
+        corrected.take_back(&rules, miner, 1.0);
+        corrected.take_back(&rules, miner, 1.0);
+        assert!(corrected.weights().is_empty(), "never below nothing");
     }
 }

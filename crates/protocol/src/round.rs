@@ -1,22 +1,32 @@
 //! One cycle as it can be read off the chain, by anyone (P-14 to P-31).
 //!
-//! Facts are taken at fixed blocks: submissions at the last blocks of the seal and reveal windows,
-//! the seed at the first block after uploads close, verdicts at the last block of the score window.
-//! What a record says at any other time does not matter, so all observers hold the same round.
+//! Facts are taken at fixed blocks: submissions and voters at the last blocks of the seal and reveal
+//! windows, the seed at the first block after uploads close, reports at the last block of the score
+//! window, attestations in the middle of the vote window. What a record says at any other time does not
+//! matter, so all observers hold the same round; one that waits for a body holds it later.
+
+mod reporting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::announcement::{Announcement, Vote};
-use crate::consensus::{self, Reported, Verdict};
-use crate::ids::{BlobId, Cycle, GroupId, Hotkey, StateId};
+use crate::committee::{Drawing, Lot, Roster};
+use crate::conduct::{self, Misconduct, Tolerance, blame};
+use crate::consensus::{self, Hearing, Reported, Tally, Verdict};
+use crate::ids::{BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, StateId};
 use crate::lineage;
 use crate::manifest::{BlockRef, CycleArchive, MergedUpdate, StateManifest};
-use crate::report::ScoreReport;
+use crate::review::{Docket, Past, Reviewed};
 use crate::rewards::{CycleRewards, cycle_rewards};
+use crate::rules::Rules;
 use crate::schedule::{Schedule, Window};
+use crate::seed::{Draw, seed};
 use crate::snapshot::{Record, Snapshot, Voter};
 use crate::submission::{self, Expected, Network, Submission};
+
+use reporting::Counted;
+pub(crate) use reporting::{Attestable, Reporting, Scope};
 
 /// What has been observed of a cycle so far.
 #[derive(Debug, Clone)]
@@ -28,8 +38,13 @@ pub(crate) struct Round {
     pub(crate) first_seen: BlockRef,
     sealed: Option<Arc<Snapshot>>,
     revealed: Option<Arc<Snapshot>>,
+    /// Whose reports count: known before the submissions, for which a manifest may be on its way.
+    voters: Option<Vec<Voter>>,
     pub(crate) commits: Option<Commits>,
     pub(crate) seeded: Option<BlockRef>,
+    /// Who scores what: known with the commits, or where lots are drawn with the seed.
+    pub(crate) scope: Option<Scope>,
+    pub(crate) reporting: Reporting,
     pub(crate) judgement: Option<Judgement>,
 }
 
@@ -42,6 +57,8 @@ pub(crate) struct Commits {
     reveals: BTreeMap<Hotkey, Record>,
     unregistered: BTreeSet<Hotkey>,
     pub(crate) submissions: Vec<Submission>,
+    /// Whose reports count, in the order of their hotkeys.
+    pub(crate) voters: Vec<Voter>,
 }
 
 /// What the validators' reports amount to.
@@ -51,6 +68,11 @@ pub(crate) struct Judgement {
     pub(crate) verdicts: Vec<Verdict>,
     pub(crate) rewards: CycleRewards,
     pub(crate) archive: CycleArchive,
+    /// What became of the cycle before in review; `None` for an observer that does not know what was
+    /// to be reviewed.
+    pub(crate) reviewed: Option<Vec<Reviewed>>,
+    reports: Vec<Reported>,
+    faults: BTreeMap<Hotkey, Misconduct>,
 }
 
 /// What an observer knows beforehand.
@@ -62,9 +84,36 @@ pub(crate) struct Known<'a> {
     pub(crate) tickets: &'a [u16],
     /// Manifests of the base and of the states before it, as far as they are here.
     pub(crate) manifests: &'a BTreeMap<StateId, StateManifest>,
-    pub(crate) rebase_window: u64,
     pub(crate) older: &'a [StateId],
-    pub(crate) significance: f64,
+    pub(crate) rules: &'a Rules,
+    /// Who is not drawn, as the base says; `None` until its manifest is here.
+    pub(crate) excluded: Option<&'a BTreeMap<Hotkey, Cycle>>,
+    /// What of the cycle before is reviewed; `None` for an observer that did not see it judged.
+    pub(crate) docket: Option<&'a Docket>,
+}
+
+impl Known<'_> {
+    pub(crate) fn tolerance(&self) -> Tolerance {
+        tolerance(self.rules)
+    }
+
+    fn attests(&self, cycle: Cycle) -> Block {
+        attests(self.schedule, self.rules, cycle)
+    }
+}
+
+/// The block as of which attestations count: the last of the vote window's first half.
+pub(crate) fn attests(schedule: &Schedule, rules: &Rules, cycle: Cycle) -> Block {
+    let opens = schedule.opens(cycle, Window::Vote);
+    Block(opens.0 + rules.windows.vote.div_ceil(2) - 1)
+}
+
+/// The rules' idea of what two measurements may differ by.
+pub(crate) fn tolerance(rules: &Rules) -> Tolerance {
+    Tolerance {
+        significance: rules.scoring.significance,
+        agreement: rules.scoring.agreement,
+    }
 }
 
 impl Judgement {
@@ -74,8 +123,7 @@ impl Judgement {
         weighty.filter_map(|verdict| Some((verdict, verdict.update?)))
     }
 
-    /// What the state that follows says it merged.
-    /// Of how many bytes each update is, no record tells.
+    /// What the state that follows says it merged. Of how many bytes each update is, no record tells.
     pub(crate) fn merged(&self, mut bytes: impl FnMut(BlobId) -> u64) -> Vec<MergedUpdate> {
         let merged = |(verdict, update): (&Verdict, BlobId)| MergedUpdate {
             group: verdict.group,
@@ -85,6 +133,21 @@ impl Judgement {
             weight: verdict.weight,
         };
         self.accepted().map(merged).collect()
+    }
+
+    /// Who is not drawn in the cycle after this one: who was not and still is not, and whoever a review
+    /// contradicted. `None` where that is not known.
+    pub(crate) fn excluded(
+        &self,
+        before: &BTreeMap<Hotkey, Cycle>,
+        (next, exclusion): (Cycle, u64),
+    ) -> Option<BTreeMap<Hotkey, Cycle>> {
+        let until = Cycle(next.0.saturating_add(exclusion));
+        let contradicted = self.reviewed.as_ref()?.iter().flat_map(|r| &r.contradicted);
+        let mut excluded = before.clone();
+        excluded.extend(contradicted.map(|hotkey| (*hotkey, until)));
+        excluded.retain(|_, until| *until > next);
+        Some(excluded)
     }
 }
 
@@ -96,8 +159,11 @@ impl Round {
             first_seen: block_ref(snapshot),
             sealed: None,
             revealed: None,
+            voters: None,
             commits: None,
             seeded: None,
+            scope: None,
+            reporting: Reporting::default(),
             judgement: None,
         }
     }
@@ -123,18 +189,146 @@ impl Round {
         if moment.closes_window {
             match moment.window {
                 Window::Seal => self.sealed = Some(Arc::clone(snapshot)),
-                Window::Score => self.judgement = self.judge(snapshot, known),
-                Window::Distribute | Window::Train | Window::Reveal | Window::Vote => {}
+                Window::Reveal => self.voters = Some(snapshot.voters().to_vec()),
+                Window::Distribute | Window::Train | Window::Score | Window::Vote => {}
             }
         }
+        let Some(voters) = &self.voters else {
+            return;
+        };
+        match moment.window {
+            Window::Score => {
+                let of_cycle = (self.cycle, self.scope.as_ref());
+                self.reporting.observe(snapshot, of_cycle, voters);
+            }
+            Window::Vote => self.reporting.observe_late(snapshot, self.cycle, voters),
+            Window::Distribute | Window::Train | Window::Seal | Window::Reveal => {}
+        }
+        if moment.closes_window && moment.window == Window::Score {
+            self.reporting.close(snapshot);
+        }
+        if snapshot.block == known.attests(self.cycle) {
+            self.reporting.attested(snapshot);
+        }
+    }
+
+    /// Draws and judges as soon as what it takes is here. True when this call judged.
+    pub(crate) fn settle(&mut self, known: &Known<'_>) -> bool {
+        if self.judgement.is_some() {
+            return false;
+        }
+        if self.scope.is_none() {
+            self.scope = self.enrol(known);
+        }
+        let (Some(scope), Some(commits)) = (&self.scope, &self.commits) else {
+            return false;
+        };
+        let opens = known.schedule.opens(self.cycle, Window::Score);
+        self.reporting.read(scope, opens, &commits.voters);
+        let opens = known.schedule.opens(self.cycle, Window::Vote);
+        let counted = self.reporting.count(scope, opens, &commits.voters);
+        self.judgement = counted.and_then(|counted| self.judge(counted, known));
+        self.judgement.is_some()
+    }
+
+    /// A body that counts and is not here, if the judgement waits for one.
+    pub(crate) fn lacks(&self, known: &Known<'_>) -> Option<BlobId> {
+        let (scope, commits) = (self.scope.as_ref()?, self.commits.as_ref()?);
+        let opens = known.schedule.opens(self.cycle, Window::Vote);
+        self.reporting.lacks(scope, opens, &commits.voters)
+    }
+
+    fn enrol(&self, known: &Known<'_>) -> Option<Scope> {
+        let commits = self.commits.as_ref()?;
+        let scoring = &known.rules.scoring;
+        let drawing = Drawing {
+            cycle: self.cycle,
+            groups: known.groups,
+            voters: &commits.voters,
+            scorers: scoring.scorers_per_update,
+            updates: scoring.updates_per_group,
+        };
+        let lot = self.seeded.zip(known.excluded);
+        let lot = lot.map(|(seeded, excluded)| Lot {
+            seeded: seeded.hash,
+            excluded,
+        });
+        let roster = Roster::new(&drawing, &commits.submissions, lot)?;
+        let digest = submission::digest(self.cycle, &commits.submissions);
+        let with_voters = (roster, commits.voters.as_slice());
+        Some(Scope::new(self.cycle, digest, with_voters, known.rules))
+    }
+
+    /// What this validator can attest; `None` where there is nothing to attest, or not at this time.
+    pub(crate) fn attestable(&self, known: &Known<'_>, next: Block) -> Option<Attestable> {
+        if next > known.attests(self.cycle) {
+            return None;
+        }
+        let (scope, commits) = (self.scope.as_ref()?, self.commits.as_ref()?);
+        self.reporting.attestable(scope, &commits.voters)
+    }
+
+    /// Whether the next block is the last one in which an attestation counts.
+    pub(crate) fn is_last_to_attest(&self, known: &Known<'_>, next: Block) -> bool {
+        next == known.attests(self.cycle)
+    }
+
+    /// What is reviewed in the next cycle, drawn by a block of it; `None` without a judgement.
+    pub(crate) fn docket(&self, block: BlockHash, rules: &Rules) -> Option<Docket> {
+        let (scope, commits) = (self.scope.as_ref()?, self.commits.as_ref()?);
+        let judgement = self.judgement.as_ref()?;
+        if !scope.roster.is_drawn() || !judgement.quorum {
+            return Some(Docket::default());
+        }
+        let past = Past {
+            cycle: self.cycle,
+            base: self.base?,
+            seed: seed(Draw::Scoring, self.seeded?.hash, self.cycle),
+            hearing: Hearing {
+                submissions: &commits.submissions,
+                roster: &scope.roster,
+                reports: &judgement.reports,
+            },
+            verdicts: &judgement.verdicts,
+            rewards: &judgement.rewards,
+        };
+        let most = rules.scoring.reviews as usize;
+        Some(Docket::draw(&past, most, block, &tolerance(rules)))
+    }
+
+    /// What voters did wrong in this cycle, once it has been judged and decided (P-45).
+    pub(crate) fn conduct(
+        &self,
+        votes: &[(Voter, Vote)],
+        tally: Option<&Tally>,
+    ) -> BTreeMap<Hotkey, Misconduct> {
+        let Some(judgement) = &self.judgement else {
+            return BTreeMap::new();
+        };
+        let mut faults = judgement.faults.clone();
+        for (hotkey, fault) in &mut faults {
+            if *fault == Misconduct::ReportMissing && self.reporting.late().contains(hotkey) {
+                *fault = Misconduct::ReportLate;
+            }
+        }
+        if let Some(tally) = tally {
+            let elsewhere = votes
+                .iter()
+                .filter(|(_, vote)| (vote.candidate, vote.fallback) != tally.vote);
+            let elsewhere = elsewhere.map(|(voter, _)| voter.hotkey);
+            blame(&mut faults, elsewhere, Misconduct::StateMismatch);
+        }
+        faults
     }
 
     fn collect(&self, known: &Known<'_>) -> Option<Commits> {
         let (sealed, revealed) = (self.sealed.as_deref()?, self.revealed.as_deref()?);
         let base = self.base?;
-        let earlier = lineage::earlier(base, (self.cycle, known.rebase_window), |state| {
-            known.manifests.get(&state)
-        });
+        let earlier = lineage::earlier(
+            base,
+            (self.cycle, known.rules.scoring.rebase_window),
+            |state| known.manifests.get(&state),
+        );
         let expected = Expected {
             network: known.network,
             cycle: self.cycle,
@@ -166,58 +360,73 @@ impl Round {
                 .filter(|hotkey| revealed.participant(*hotkey).is_none())
                 .collect(),
             submissions,
+            voters: revealed.voters().to_vec(),
         })
     }
 
-    fn judge(&self, scored: &Snapshot, known: &Known<'_>) -> Option<Judgement> {
-        let commits = self.commits.as_ref()?;
-        let voters = scored.voters();
-        let opens = known.schedule.opens(self.cycle, Window::Score);
-        let digest = submission::digest(self.cycle, &commits.submissions);
-        let sound = |report: &ScoreReport| {
-            report.cycle == self.cycle
-                && report.submissions == digest
-                && report.entries.len() == commits.submissions.len()
+    fn judge(&self, counted: Counted, known: &Known<'_>) -> Option<Judgement> {
+        let (commits, scope) = (self.commits.as_ref()?, self.scope.as_ref()?);
+        let stakes = counted.reports.iter().map(|r| r.voter.stake);
+        let quorum = consensus::quorum(stakes, &commits.voters);
+        let hearing = Hearing {
+            submissions: &commits.submissions,
+            roster: &scope.roster,
+            // Without a quorum nobody is judged: no reports leave everyone unscored.
+            reports: if quorum { &counted.reports } else { &[] },
         };
-        let mut reports = Vec::new();
-        let mut records = BTreeMap::new();
-        for voter in voters {
-            match scored.announcement(voter.hotkey) {
-                Some((record, Announcement::Scored(report)))
-                    if record.block >= opens && sound(&report) =>
-                {
-                    records.insert(voter.hotkey, record.clone());
-                    reports.push(Reported {
-                        voter: *voter,
-                        report,
-                    });
-                }
-                _ => {}
-            }
-        }
-        let quorum = consensus::quorum(reports.iter().map(|r| r.voter.stake), voters);
-        // Without a quorum nobody is judged: an empty list of reports leaves everyone unscored.
-        let counted: &[Reported] = if quorum { &reports } else { &[] };
-        let counted = (counted, voters);
-        let verdicts = consensus::verdicts(&commits.submissions, counted, known.significance);
+        let tolerance = known.tolerance();
+        let verdicts = consensus::verdicts(&hearing, tolerance.significance);
+        let mut faults = counted.faults.clone();
+        let outliers = conduct::outliers(&hearing, &verdicts, &tolerance);
+        blame(&mut faults, outliers, Misconduct::ReportOutlier);
         Some(Judgement {
             quorum,
             rewards: cycle_rewards(&verdicts, known.groups),
             verdicts,
-            archive: CycleArchive {
-                format: CycleArchive::FORMAT,
-                cycle: self.cycle,
-                base: self.base?,
-                sealed: commits.sealed,
-                revealed: commits.revealed,
-                seeded: self.seeded?,
-                scored: block_ref(scored),
-                voters: voters.to_vec(),
-                seals: commits.seals.clone(),
-                reveals: commits.reveals.clone(),
-                unregistered: commits.unregistered.clone(),
-                reports: records,
-            },
+            archive: self.archive(&counted, known)?,
+            reviewed: self.review(scope, hearing.reports, known),
+            reports: counted.reports,
+            faults,
+        })
+    }
+
+    fn review(
+        &self,
+        scope: &Scope,
+        reports: &[Reported],
+        known: &Known<'_>,
+    ) -> Option<Vec<Reviewed>> {
+        if !scope.roster.is_drawn() {
+            return Some(Vec::new());
+        }
+        let docket = known.docket?;
+        let voters = &self.commits.as_ref()?.voters;
+        let entries = |hotkey| scope.roster.entries(hotkey);
+        Some(docket.resolve(reports, (voters, &entries), &known.tolerance()))
+    }
+
+    fn archive(&self, counted: &Counted, known: &Known<'_>) -> Option<CycleArchive> {
+        let (commits, scope) = (self.commits.as_ref()?, self.scope.as_ref()?);
+        let docket = known.docket.filter(|_| scope.roster.is_drawn());
+        let has_cases = docket.is_some_and(|docket| !docket.cases.is_empty());
+        let attested = counted.attested.as_ref();
+        Some(CycleArchive {
+            format: CycleArchive::FORMAT,
+            cycle: self.cycle,
+            base: self.base?,
+            begun: has_cases.then_some(self.first_seen),
+            sealed: commits.sealed,
+            revealed: commits.revealed,
+            seeded: self.seeded?,
+            scored: block_ref(self.reporting.scored()?),
+            attested: attested.map(|(snapshot, _)| block_ref(snapshot)),
+            voters: commits.voters.clone(),
+            seals: commits.seals.clone(),
+            reveals: commits.reveals.clone(),
+            unregistered: commits.unregistered.clone(),
+            reports: counted.records.clone(),
+            attestations: attested.map_or_else(BTreeMap::new, |(_, records)| records.clone()),
+            equivocations: self.reporting.equivocal.clone(),
         })
     }
 }

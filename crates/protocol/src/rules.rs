@@ -202,6 +202,17 @@ pub struct ScoringRules {
     /// Cycles for which an update may build on a state that has been replaced, where its group did not
     /// change.
     pub rebase_window: u64,
+    /// Seats in the committee that scores a group in a cycle; with no more voters than that, all of
+    /// them score everything (P-43).
+    pub scorers_per_update: u32,
+    /// Most opened updates of a group that are scored in a cycle (P-43).
+    pub updates_per_group: u32,
+    /// How far two gains may lie apart and still agree, in nats a token (P-45).
+    pub agreement: f64,
+    /// Submissions of a cycle that all voters score again in the next one (P-46).
+    pub reviews: u32,
+    /// Cycles for which nobody is drawn whose report a review contradicted (P-46).
+    pub exclusion: u64,
 }
 
 /// The outer optimiser: Nesterov on the weighted mean of accepted updates (arXiv 2311.08105).
@@ -268,6 +279,11 @@ impl Default for Rules {
                 duplicate_memory: 2,
                 norm_bound: 8.0,
                 rebase_window: 1,
+                scorers_per_update: 16,
+                updates_per_group: 256,
+                agreement: 1e-3,
+                reviews: 2,
+                exclusion: 160,
             },
             outer: OuterRules {
                 learning_rate: 0.7,
@@ -393,7 +409,18 @@ impl Rules {
         let window = scoring.rebase_window as f64;
         in_range("scoring.rebase_window", window, 0.0, MAXIMUM_REBASE_WINDOW)?;
         in_range("notice_cycles", self.notice_cycles as f64, 1.0, 1e3)?;
+        self.check_committees()?;
         self.check_rates()
+    }
+
+    fn check_committees(&self) -> Result<(), RulesError> {
+        let (scoring, number) = (&self.scoring, f64::from);
+        let (scorers, updates) = (scoring.scorers_per_update, scoring.updates_per_group);
+        in_range("scoring.scorers_per_update", number(scorers), 1.0, 1024.0)?;
+        in_range("scoring.updates_per_group", number(updates), 1.0, 1e4)?;
+        in_range("scoring.agreement", scoring.agreement, 1e-6, 1.0)?;
+        in_range("scoring.reviews", number(scoring.reviews), 0.0, 64.0)?;
+        in_range("scoring.exclusion", scoring.exclusion as f64, 0.0, 1e6)
     }
 
     fn check_rates(&self) -> Result<(), RulesError> {

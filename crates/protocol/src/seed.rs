@@ -3,7 +3,7 @@
 //! The label keeps two draws of one block apart; nobody can know the hash before the block exists,
 //! and the blocks are chosen so that by then nothing can be changed any more.
 
-use crate::ids::{BlockHash, Cycle, Hotkey, Seed};
+use crate::ids::{BlockHash, Cycle, GroupId, Hotkey, Seed};
 
 /// What a draw is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,12 @@ pub enum Draw {
     /// The order in which a miner sees its data: different for each hotkey, or honest neighbours
     /// would send the same update.
     Training(Hotkey),
+    /// The voters that score a group (P-43).
+    Committee(GroupId),
+    /// The updates of a group that are scored (P-43).
+    Updates(GroupId),
+    /// The submissions that are scored again (P-46).
+    Review,
 }
 
 /// The seed of a draw.
@@ -24,13 +30,18 @@ pub fn seed(draw: Draw, block: BlockHash, cycle: Cycle) -> Seed {
         Draw::Scoring => "connito/1 seed scoring",
         Draw::Gate => "connito/1 seed gate",
         Draw::Training(_) => "connito/1 seed training",
+        Draw::Committee(_) => "connito/1 seed committee",
+        Draw::Updates(_) => "connito/1 seed updates",
+        Draw::Review => "connito/1 seed review",
     };
     let mut hasher = blake3::Hasher::new_derive_key(label);
     hasher.update(&block.0);
     hasher.update(&cycle.0.to_le_bytes());
-    if let Draw::Training(hotkey) = draw {
-        hasher.update(&hotkey.0);
-    }
+    match draw {
+        Draw::Training(hotkey) => hasher.update(&hotkey.0),
+        Draw::Committee(group) | Draw::Updates(group) => hasher.update(&group.0.to_le_bytes()),
+        Draw::Scoring | Draw::Gate | Draw::Review => &mut hasher,
+    };
     Seed(*hasher.finalize().as_bytes())
 }
 
@@ -48,8 +59,13 @@ mod tests {
             seed(Draw::Gate, block, Cycle(1)),
             seed(Draw::Training(Hotkey([1; 32])), block, Cycle(1)),
             seed(Draw::Training(Hotkey([2; 32])), block, Cycle(1)),
+            seed(Draw::Committee(GroupId(0)), block, Cycle(1)),
+            seed(Draw::Committee(GroupId(1)), block, Cycle(1)),
+            seed(Draw::Updates(GroupId(0)), block, Cycle(1)),
+            seed(Draw::Review, block, Cycle(1)),
         ];
-        let distinct: std::collections::BTreeSet<_> = others.into_iter().chain([base]).collect();
-        assert_eq!(distinct.len(), 6);
+        let distinct: std::collections::BTreeSet<_> =
+            others.iter().copied().chain([base]).collect();
+        assert_eq!(distinct.len(), others.len() + 1);
     }
 }

@@ -1,9 +1,10 @@
 //! The validator: takes uploads, scores, reports, merges, votes.
 //!
 //! ```text
+//! Train    drawn for review? ──▶ Run(Score) on the state before   (reviewing.rs)
 //! Reveal   uploads in; what others received is fetched by its revealed hash
-//! Score    updates here? ──▶ Run(Score) ──▶ report on the chain
-//! Vote     verdicts ──▶ Run(Merge) ──▶ two manifests, gate ──▶ vote on the chain
+//! Score    updates here? ──▶ Run(Score) ──▶ report on the chain   (scoring.rs)
+//! Vote     bodies here? ──▶ attestation; verdicts ──▶ Run(Merge) ──▶ two manifests, gate ──▶ vote
 //! ```
 //!
 //! Every step looks at the current window and at what is there already, so that a validator that was
@@ -11,18 +12,20 @@
 //! verdicts from the chain; this file only decides what to do next.
 
 mod concluding;
+mod reviewing;
 mod scoring;
 mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::announcement::Vote;
+use crate::announcement::{Announcement, Vote};
 use crate::event::{Effect, Effects, Event, Form, Milestone};
 use crate::follow::{Follower, Identity, Reads};
 use crate::ids::{BlobId, Block, Cycle, Hotkey, StateId};
-use crate::job::{Finding, Job, Outcome};
+use crate::job::{Candidate, Finding, Job, Outcome};
 use crate::manifest::StateManifest;
 use crate::miner::effects_of_restart;
+use crate::report::Entry;
 use crate::round::Judgement;
 use crate::schedule::Window;
 
@@ -45,10 +48,18 @@ pub struct Validator {
 struct Work {
     cycle: Cycle,
     received: BTreeMap<Hotkey, BlobId>,
+    /// The opened updates that this validator is to score, once that is known.
+    assigned: Option<Vec<Candidate>>,
     /// Whose revealed updates no server had when scoring began.
     absent: BTreeSet<Hotkey>,
     /// The updates that the score job was given, and what it found.
     scored: Option<BTreeMap<Hotkey, Finding>>,
+    /// What this validator says, fixed when it is first said: two reports would void each other.
+    report: Option<Announcement>,
+    attestation: Option<Announcement>,
+    /// The case of the docket that is being scored again, and by which job.
+    reviewing: Option<(usize, Job)>,
+    reviewed: BTreeMap<usize, Entry>,
     failed_scorings: u32,
     failed_merges: u32,
     receipts_issued: bool,
@@ -139,6 +150,9 @@ impl Validator {
 
     fn on_finished(&mut self, outcome: &Outcome, effects: &mut Effects) {
         let job = self.running.take();
+        if self.take_review(outcome, job.as_ref(), effects) {
+            return;
+        }
         match (outcome, job) {
             (Outcome::Scored { cycle, findings }, Some(Job::Score(job)))
                 if *cycle == self.work.cycle && job.updates.len() == findings.len() =>
@@ -197,12 +211,16 @@ impl Validator {
     }
 
     fn act(&mut self, effects: &mut Effects) {
+        self.note_assignment();
         self.fetch(effects);
         self.issue_receipts(effects);
         let (Some((_, moment)), Some(next)) = (self.follower.live(), self.follower.next_moment())
         else {
             return;
         };
+        if (moment.window, next.window) == (Window::Train, Window::Train) {
+            self.review(effects);
+        }
         // Not in the window's last block: what is found then could not be reported any more.
         if (moment.window, next.window) == (Window::Score, Window::Score) {
             self.score(effects);
@@ -211,12 +229,13 @@ impl Validator {
             self.announce_report(effects);
         }
         if next.window == Window::Vote && next.cycle == self.work.cycle {
+            self.attest(effects);
             self.vote(effects);
         }
         self.set_weights(effects);
     }
 
-    /// The whole model, every pool, and every update that was revealed.
+    /// The whole model, every pool, and the updates that are of use.
     fn fetch(&mut self, effects: &mut Effects) {
         let (Some(task), Some((_, base))) = (self.follower.task(), self.follower.base()) else {
             return;
@@ -225,27 +244,28 @@ impl Validator {
         let blobs = fixed.iter().copied().chain(base.blobs());
         let complete = self.follower.library.has_all(blobs);
         let groups = task.groups.clone();
-        let revealed: Vec<_> = self
-            .revealed()
-            .iter()
-            .map(|candidate| candidate.update)
-            .collect();
+        let updates = self.updates_of_use();
         self.follower.want(fixed, Form::Blob, effects);
         self.follower.want(self.of_successor(), Form::Blob, effects);
         if let Some(job) = self.follower.adopt(&groups, effects) {
             self.run(job, effects);
         }
-        self.follower.want(revealed, Form::Update, effects);
-        let remembered: Vec<_> = self
-            .follower
-            .remembered()
-            .iter()
-            .map(|c| c.update)
-            .collect();
-        self.follower.want(remembered, Form::Update, effects);
+        self.follower.want(updates, Form::Update, effects);
         if complete {
             self.follower.tell_ready(effects);
         }
+    }
+
+    /// The updates that are to be scored, merged, reviewed or remembered.
+    fn updates_of_use(&self) -> Vec<BlobId> {
+        let assigned = self.work.assigned.iter().flatten().map(|c| c.update);
+        let mut updates: Vec<BlobId> = assigned.collect();
+        let accepted = self.judgement().into_iter().flat_map(Judgement::accepted);
+        updates.extend(accepted.map(|(_, update)| update));
+        updates.extend(self.follower.remembered().iter().map(|c| c.update));
+        let docket = self.follower.docket().into_iter();
+        updates.extend(docket.flat_map(|d| &d.cases).map(|case| case.update));
+        updates
     }
 
     /// Everything that the next task needs, its first state included. A validator that holds all of it

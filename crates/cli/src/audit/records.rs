@@ -139,11 +139,18 @@ async fn snapshots<T: RpcTransport>(
         let snapshot = chain_link::snapshot(chain, block, head).await;
         snapshot.map(Arc::new)
     };
+    let mut scoring = Vec::new();
+    for block in &blocks.scoring {
+        scoring.push(read(*block).await?);
+    }
     Ok(Fixed {
+        begun: read(blocks.begun).await?,
         sealed: read(blocks.sealed).await?,
         revealed: read(blocks.revealed).await?,
         seeded: read(blocks.seeded).await?,
+        scoring,
         scored: read(blocks.scored).await?,
+        attested: read(blocks.attested).await?,
         voted: read(blocks.voted).await?,
     })
 }

@@ -127,12 +127,28 @@ impl Screen {
             ),
             News::Judged(cycle) => self.judged(*cycle, story, plan),
             News::Concluded(cycle) => self.concluded(*cycle, story),
+            News::Misconduct(cycle) => self.misconduct(*cycle, story, plan),
             News::Trouble { name, what } => {
                 self.say(
                     &format!("  {name}: {what}"),
                     json!({"trouble": name, "what": what}),
                 );
             }
+        }
+    }
+
+    fn misconduct(&self, cycle: Cycle, story: &Story, plan: &Plan) {
+        let told = story.cycles.get(&cycle);
+        for (hotkey, what) in told
+            .and_then(|told| told.conduct.as_ref())
+            .into_iter()
+            .flatten()
+        {
+            let (name, what) = (plan.name_of(*hotkey), what.text());
+            self.say(
+                &format!("  {name}: {what} in cycle {cycle}"),
+                json!({"cycle": cycle, "conduct": name, "what": what}),
+            );
         }
     }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use connito_protocol::announcement::Announcement;
+use connito_protocol::conduct::Misconduct;
 use connito_protocol::consensus::Verdict;
 use connito_protocol::event::{Delivery, Effect, Event, Milestone};
 use connito_protocol::ids::{BlobId, Block, Cycle, Hotkey, StateId};
@@ -40,6 +41,8 @@ pub(crate) struct CycleStory {
     pub(crate) verdicts: Option<Vec<Verdict>>,
     /// Roles that read other verdicts off the same chain.
     pub(crate) dissenters: BTreeSet<String>,
+    /// What voters did wrong, as the first role to tell of it says.
+    pub(crate) conduct: Option<BTreeMap<Hotkey, Misconduct>>,
     /// What was earned.
     pub(crate) rewards: Option<CycleRewards>,
     /// Each validator's gate: loss of the incumbent and of the candidate, and its vote.
@@ -97,6 +100,8 @@ pub(crate) enum News {
     Judged(Cycle),
     /// The cycle's outcome is known.
     Concluded(Cycle),
+    /// What voters did wrong in the cycle is known.
+    Misconduct(Cycle),
     /// A role could not do something.
     Trouble { name: String, what: String },
 }
@@ -211,6 +216,13 @@ impl Story {
             }
             Milestone::Judged { .. } => self.on_judged(owned, milestone, news),
             Milestone::Concluded { .. } => self.on_concluded(owned, milestone, news),
+            Milestone::Conduct { cycle, conduct } => {
+                let told = &mut self.cycle(*cycle).conduct;
+                if told.is_none() {
+                    *told = Some(conduct.clone());
+                    news.push(News::Misconduct(*cycle));
+                }
+            }
             other => {
                 let troubles = trouble(other).map(|what| News::Trouble { name: owned, what });
                 news.extend(troubles);
@@ -295,7 +307,8 @@ impl Story {
 }
 
 /// What went wrong, if it did. Lost races with a window's edge are asked again and of no interest by
-/// themselves; what a miner is told of itself, the verdicts on the chain say of everyone.
+/// themselves; what a miner is told of itself, the verdicts on the chain say of everyone; what a review
+/// leads to shows in the state and in the weights.
 fn trouble(milestone: &Milestone) -> Option<String> {
     match milestone {
         Milestone::JobFailed { cycle, cause } => Some(format!("cycle {cycle}: {cause}")),

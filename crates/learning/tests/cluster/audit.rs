@@ -10,14 +10,17 @@ use connito_learning::shard::Layout;
 use connito_learning::store::{BlobSink, BlobStore, HashSink, MemoryStore, StoreError};
 use connito_learning::toy::ToyBackend;
 use connito_protocol::announcement::Announcement;
-use connito_protocol::audit::{ArchiveError, Before, Fixed, Observed, Observer};
+use connito_protocol::audit::{ArchiveError, Before, Fixed, ObserveError, Observed, Observer};
 use connito_protocol::ids::{BlobId, Block, BlockHash, Cycle, GroupId, Netuid, StateId};
 use connito_protocol::manifest::{CycleArchive, Document, StateManifest, TaskManifest};
 use connito_protocol::report::Entry;
 use connito_protocol::snapshot::Snapshot;
 use connito_protocol::submission;
 
-use crate::network::{Conduct, Network};
+use crate::committees::{
+    LIARS, committees_of_three, honest, short_cycles, with_a_befriended_vandal,
+};
+use crate::network::{Conduct, Network, Who};
 
 /// Everybody's blobs, without some and with others changed.
 #[derive(Default)]
@@ -60,6 +63,8 @@ struct Remains {
     task: TaskManifest,
     layouts: BTreeMap<GroupId, Layout>,
     observer: Observer,
+    /// How many cycles have ended.
+    cycles: u64,
 }
 
 /// Two honest miners in different groups, one that does damage, and one that copies; three cycles.
@@ -71,38 +76,44 @@ fn remains() -> Remains {
         Conduct::CopyingFirst,
     ]);
     (0..3).for_each(|_| network.run_cycle());
-    let (task, history, stores) = network.left_behind();
-    let mirror = Mirror {
-        stores,
-        ..Mirror::default()
-    };
-    let task = TaskManifest::from_bytes(&mirror.read(task).unwrap()).unwrap();
-    let mut backend = ToyBackend::default();
-    let parts = FixedParts {
-        config: &[],
-        backbone: &[],
-        sequence_length: 16,
-    };
-    backend.open(&parts).unwrap();
-    let layout = |mapping| backend.layout(mapping).unwrap();
-    let groups = task.groups.iter();
-    let layouts = groups
-        .map(|mapping| (mapping.group_id, layout(mapping)))
-        .collect();
-    let network = submission::Network {
-        genesis: BlockHash([7; 32]),
-        netuid: Netuid(1),
-    };
-    Remains {
-        observer: Observer::new(network, &task),
-        history: history.to_vec(),
-        mirror,
-        task,
-        layouts,
-    }
+    Remains::of(&network, 3)
 }
 
 impl Remains {
+    /// What is left of a network of which so many cycles have ended.
+    fn of(network: &Network, cycles: u64) -> Self {
+        let (task, history, stores) = network.left_behind();
+        let mirror = Mirror {
+            stores,
+            ..Mirror::default()
+        };
+        let task = TaskManifest::from_bytes(&mirror.read(task).unwrap()).unwrap();
+        let mut backend = ToyBackend::default();
+        let parts = FixedParts {
+            config: &[],
+            backbone: &[],
+            sequence_length: 16,
+        };
+        backend.open(&parts).unwrap();
+        let layout = |mapping| backend.layout(mapping).unwrap();
+        let groups = task.groups.iter();
+        let layouts = groups
+            .map(|mapping| (mapping.group_id, layout(mapping)))
+            .collect();
+        let network = submission::Network {
+            genesis: BlockHash([7; 32]),
+            netuid: Netuid(1),
+        };
+        Remains {
+            observer: Observer::new(network, &task),
+            history: history.to_vec(),
+            mirror,
+            task,
+            layouts,
+            cycles,
+        }
+    }
+
     fn at(&self, block: Block) -> Arc<Snapshot> {
         Arc::new(self.history[usize::try_from(block.0).unwrap()].clone())
     }
@@ -110,25 +121,35 @@ impl Remains {
     fn blocks(&self, cycle: Cycle) -> Fixed<Arc<Snapshot>> {
         let blocks = self.observer.blocks(cycle);
         Fixed {
+            begun: self.at(blocks.begun),
             sealed: self.at(blocks.sealed),
             revealed: self.at(blocks.revealed),
             seeded: self.at(blocks.seeded),
+            scoring: blocks.scoring.iter().map(|block| self.at(*block)).collect(),
             scored: self.at(blocks.scored),
+            attested: self.at(blocks.attested),
             voted: self.at(blocks.voted),
         }
     }
 
-    fn observed(&self, cycle: Cycle, base: StateId) -> Observed {
+    /// A cycle that builds on `base`, after what the cycle before amounted to.
+    fn observed(
+        &self,
+        (cycle, base): (Cycle, StateId),
+        past: Option<&Observed>,
+    ) -> Result<Observed, ObserveError> {
         let blocks = self.blocks(cycle);
-        let observed = |before: &Before<'_>| {
-            let observer = &self.observer;
-            observer.from_chain((cycle, base), before, &blocks)
-        };
-        self.before(base, observed).unwrap()
+        self.before((base, past), |before| {
+            self.observer.from_chain((cycle, base), before, &blocks)
+        })
     }
 
     /// What an audit that came as far as `base` knows.
-    fn before<T>(&self, base: StateId, then: impl FnOnce(&Before<'_>) -> T) -> T {
+    fn before<T>(
+        &self,
+        (base, past): (StateId, Option<&Observed>),
+        then: impl FnOnce(&Before<'_>) -> T,
+    ) -> T {
         let mut manifests = BTreeMap::new();
         let mut next = Some(base);
         while let Some(state) = next {
@@ -145,12 +166,18 @@ impl Remains {
         then(&Before {
             manifests: &manifests,
             older: &[],
+            past,
             bytes: &bytes,
+            body: &|body| self.mirror.read(body).ok(),
         })
     }
 
-    fn by_archive(&self, archive: &CycleArchive) -> Result<Observed, ArchiveError> {
-        self.before(archive.base, |before| {
+    fn by_archive(
+        &self,
+        archive: &CycleArchive,
+        past: Option<&Observed>,
+    ) -> Result<Observed, ArchiveError> {
+        self.before((archive.base, past), |before| {
             self.observer.from_archive(archive, before)
         })
     }
@@ -174,19 +201,29 @@ impl Remains {
                 .map_err(|error| sentence(Cycle(0), &error))?
                 .unwrap(),
         ];
-        for cycle in (0..3).map(Cycle) {
+        let mut past: Option<Observed> = None;
+        for cycle in (0..self.cycles).map(Cycle) {
             let (id, base) = states.last().unwrap();
-            let observed = self.observed(cycle, *id);
+            let observed = self.observed((cycle, *id), past.as_ref());
+            let observed = observed.map_err(|error| sentence(cycle, &error))?;
+            let again = self.by_archive(&observed.archive, past.as_ref());
+            let again = again.map_err(|error| sentence(cycle, &error))?;
+            assert_eq!(again.verdicts, observed.verdicts, "by the archive, {cycle}");
+            assert_eq!(again.excluded, observed.excluded, "by the archive, {cycle}");
             let in_cycle = |error| sentence(cycle, &error);
             auditor.uploads(&observed).map_err(in_cycle)?;
             let voted = self.at(self.observer.blocks(cycle).voted);
-            let tally = self.observer.decided(cycle, &voted).unwrap();
+            let Some(tally) = self.observer.decided(cycle, &voted) else {
+                past = None;
+                continue;
+            };
             let decision = Decision {
                 next: tally.next,
                 vote: Some(tally.vote),
             };
             let next = auditor.successor((*id, base), &observed, &decision);
             states.push((tally.next, next.map_err(in_cycle)?));
+            past = Some(observed);
         }
         Ok(states)
     }
@@ -258,7 +295,8 @@ fn a_changed_or_missing_blob_is_named_with_the_cycle_that_it_belongs_to() {
 fn an_update_that_was_refused_must_be_there_too() {
     let whole = remains();
     let states = whole.audit().unwrap();
-    let verdicts = whole.observed(Cycle(0), states[0].0).verdicts;
+    let first = whole.observed((Cycle(0), states[0].0), None).unwrap();
+    let verdicts = first.verdicts;
     let mut refused = verdicts.iter().filter(|verdict| verdict.weight == 0.0);
     let update = refused.find_map(|verdict| verdict.update).unwrap();
     let said = whole.after(|run| _ = run.mirror.removed.insert(update));
@@ -311,15 +349,15 @@ fn a_changed_score_or_vote_is_found_in_its_cycle() {
 fn an_archive_tells_what_the_chain_told_and_a_changed_one_is_refused() {
     let run = remains();
     let states = run.audit().unwrap();
-    let from_chain = run.observed(Cycle(1), states[1].0);
+    let from_chain = run.observed((Cycle(1), states[1].0), None).unwrap();
     let archive = from_chain.archive.clone();
-    let from_archive = run.by_archive(&archive).unwrap();
+    let from_archive = run.by_archive(&archive, None).unwrap();
     assert_eq!(from_archive.accepted, from_chain.accepted);
     assert_eq!(from_archive.archive, archive);
 
     let mut late = archive.clone();
     late.sealed.number = late.sealed.number.next();
-    let refused = run.by_archive(&late).unwrap_err();
+    let refused = run.by_archive(&late, None).unwrap_err();
     assert!(matches!(
         refused,
         ArchiveError::Block {
@@ -333,6 +371,72 @@ fn an_archive_tells_what_the_chain_told_and_a_changed_one_is_refused() {
         .seals
         .values_mut()
         .for_each(|record| record.block = opens);
-    let refused = run.by_archive(&padded).unwrap_err();
+    let refused = run.by_archive(&padded, None).unwrap_err();
     assert_eq!(refused, ArchiveError::Records("seals"));
+}
+
+/// Two different reports of one validator in one window: the last one alone would look sound, and the
+/// archive keeps both.
+#[test]
+fn a_report_that_was_void_is_void_in_an_audit() {
+    let groups = [Conduct::Honest(GroupId(0)), Conduct::Honest(GroupId(1))];
+    let mut network = Network::new(&groups);
+    let twofold = Who::Validator(2);
+    network.run_cycle_with(|network, _| {
+        if let Some(Announcement::Scored(mut report)) = network.said(twofold)
+            && let Some(Entry::Measured(measured)) = report.entries.first_mut()
+            && measured.utility < 100.0
+        {
+            measured.utility = 100.0;
+            network.write(twofold, &Announcement::Scored(report));
+        }
+    });
+    assert_eq!(network.archive().equivocations.len(), 1);
+    let states = Remains::of(&network, 1).audit().unwrap();
+    assert_eq!(states.len(), 2);
+}
+
+/// Committees are drawn, and what liars let through is reviewed: what the reviews led to, and who is
+/// not drawn any more, is found again from the chain and from the archives.
+#[test]
+fn drawn_committees_and_reviews_are_as_recomputed() {
+    let mut network = with_a_befriended_vandal();
+    let vandal = network.hotkeys()[&Who::Miner(1)];
+    let praised = LIARS.map(|liar| (liar, vandal));
+    network.hostile.praise.extend(praised);
+    (0..6).for_each(|_| network.run_cycle());
+    assert!(!network.manifest().excluded.is_empty());
+    let states = Remains::of(&network, 6).audit().unwrap();
+    assert!(states.iter().any(|(_, state)| !state.excluded.is_empty()));
+
+    let mut network = Network::with(&honest(10), committees_of_three());
+    (0..3).for_each(|_| network.run_cycle());
+    let remains = Remains::of(&network, 3);
+    assert_eq!(remains.audit().unwrap().len(), 4);
+}
+
+/// Reports are blobs, and one of them is had by its author alone, so that it does not count.
+#[test]
+fn mirrored_reports_are_read_and_a_missing_one_is_named() {
+    let mut network = Network::with(&honest(10), short_cycles());
+    let alone = Who::Validator(3);
+    let others = (0..3).map(Who::Validator).collect();
+    network.hostile.withhold.insert(alone, others);
+    (0..2).for_each(|_| network.run_cycle());
+    let mut remains = Remains::of(&network, 2);
+    let states = remains.audit().unwrap();
+    assert_eq!(states.len(), 3);
+
+    let body = {
+        let scored = remains.observer.blocks(Cycle(0)).scored;
+        let snapshot = remains.at(scored);
+        let said = network.hotkeys()[&Who::Validator(0)];
+        match snapshot.announcement(said) {
+            Some((_, Announcement::Reported(mirrored))) => mirrored.body,
+            said => panic!("no report is mirrored: {said:?}"),
+        }
+    };
+    remains.mirror.removed.insert(body);
+    let said = remains.audit().unwrap_err();
+    assert!(said.starts_with("cycle 0: the report "), "{said}");
 }

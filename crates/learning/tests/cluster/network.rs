@@ -11,7 +11,7 @@ use connito_protocol::event::{Delivery, Effect, Event, Form, Milestone, UploadAn
 use connito_protocol::ids::{BlobId, Block, BlockHash, Cycle, Hotkey, Netuid, StateId, Uid};
 use connito_protocol::job::{Job, Outcome};
 use connito_protocol::machine::{Machine, Role, Step};
-use connito_protocol::manifest::{Document, StateManifest, TaskManifest};
+use connito_protocol::manifest::{CycleArchive, Document, StateManifest, TaskManifest};
 use connito_protocol::receipt::Receipt;
 use connito_protocol::rules::{Codec, Rules};
 use connito_protocol::scoring::mean_loss;
@@ -20,18 +20,33 @@ use connito_protocol::submission;
 
 use crate::cast::{Cast, Node, key};
 pub(crate) use crate::cast::{Conduct, Who};
-use crate::report::Report;
+use crate::hostile::Hostile;
 use crate::toy_task;
 
-const VALIDATORS: usize = 3;
-const STARTS: u64 = 3;
+/// First block of cycle 0.
+pub(crate) const STARTS: u64 = 3;
+
+/// Who validates, and under which rules.
+pub(crate) struct Setting {
+    pub(crate) validators: usize,
+    pub(crate) rules: Rules,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self {
+            validators: 3,
+            rules: Rules::default(),
+        }
+    }
+}
 
 /// The whole network.
 pub(crate) struct Network {
     nodes: BTreeMap<Who, Node>,
-    history: Vec<Snapshot>,
-    pending: Vec<(Hotkey, Vec<u8>)>,
-    told: Vec<(Who, Milestone)>,
+    pub(crate) history: Vec<Snapshot>,
+    pub(crate) pending: Vec<(Hotkey, Vec<u8>)>,
+    pub(crate) told: Vec<(Who, Milestone)>,
     issued: BTreeMap<(Hotkey, Cycle, Hotkey), Receipt>,
     /// Results of training that are on their way.
     held: Vec<(Who, Event)>,
@@ -54,11 +69,13 @@ pub(crate) struct Network {
     pub(crate) hidden: BTreeSet<BlobId>,
     /// A blob that these do not get.
     pub(crate) hidden_from: Option<(BlobId, Vec<Who>)>,
+    /// What validators do that they should not.
+    pub(crate) hostile: Hostile,
 }
 
 impl Network {
     pub(crate) fn new(miners: &[Conduct]) -> Self {
-        Self::under(|_| {}, miners)
+        Self::with(miners, Setting::default())
     }
 
     pub(crate) fn with_codec(miners: &[Conduct], codec: Codec) -> Self {
@@ -67,8 +84,15 @@ impl Network {
 
     /// A network under other rules than the default ones.
     pub(crate) fn under(change: impl FnOnce(&mut Rules), miners: &[Conduct]) -> Self {
+        let mut setting = Setting::default();
+        change(&mut setting.rules);
+        Self::with(miners, setting)
+    }
+
+    pub(crate) fn with(miners: &[Conduct], setting: Setting) -> Self {
         let owner_store = Arc::new(MemoryStore::default());
-        let task = toy_task::publish(&owner_store, STARTS, change);
+        let cycle_blocks = setting.rules.windows.cycle();
+        let task = toy_task::publish(&owner_store, STARTS, setting.rules);
         let network = submission::Network {
             genesis: BlockHash([7; 32]),
             netuid: Netuid(1),
@@ -86,7 +110,7 @@ impl Network {
             Role::Owner { task },
             (honest, owner_store),
         );
-        for number in 0..VALIDATORS {
+        for number in 0..setting.validators {
             let hotkey = key(b"validator", number);
             cast.add(
                 Who::Validator(number),
@@ -114,7 +138,7 @@ impl Network {
             uploaded: BTreeSet::new(),
             weights: BTreeMap::new(),
             task,
-            cycle_blocks: Rules::default().windows.cycle(),
+            cycle_blocks,
             mute: Vec::new(),
             refuse_next_write_of: None,
             slow: None,
@@ -122,6 +146,7 @@ impl Network {
             updates_hidden: false,
             hidden: BTreeSet::new(),
             hidden_from: None,
+            hostile: Hostile::default(),
         }
     }
 
@@ -217,6 +242,7 @@ impl Network {
                 Event::ChainRefused { reason }
             }
             Effect::Announce { announcement } => {
+                self.hostile.note(who, &announcement);
                 self.pending.push((hotkey, announcement.encode()));
                 return;
             }
@@ -232,8 +258,9 @@ impl Network {
                 let late = self.slow == Some(who) && matches!(job, Job::Score(_));
                 let head = if late { Block(u64::MAX) } else { self.newest() };
                 let node = self.nodes.get_mut(&who).unwrap();
+                let outcome = node.learner.run(&job, &|| head);
                 Event::Finished {
-                    outcome: node.learner.run(&job, &|| head),
+                    outcome: self.hostile.twist(who, &job, outcome),
                     entropy: [3; 16],
                 }
             }
@@ -271,11 +298,16 @@ impl Network {
         let hidden_from = self.hidden_from.as_ref();
         let refused = self.hidden.contains(&blob)
             || hidden_from.is_some_and(|(hidden, from)| *hidden == blob && from.contains(&who))
-            || self.updates_hidden && self.uploaded.contains(&blob) && !is_validator(who);
+            || self.updates_hidden && self.uploaded.contains(&blob) && !is_validator(who)
+            || self.hostile.withholds(blob, who);
         let there = up.iter().filter(|_| !refused && here.is_none());
         let there = there.clone().find_map(|node| node.store.read(blob).ok());
         let received = there.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let Some(bytes) = here.or(there) else {
+            if self.hostile.withholds(blob, who) {
+                let absent = false;
+                return Event::FetchFailed { blob, absent };
+            }
             let absent = down.is_empty();
             return Event::FetchFailed { blob, absent };
         };
@@ -345,12 +377,6 @@ impl Network {
     /// Where the owner keeps its blobs.
     pub(crate) fn owner_store(&self) -> &MemoryStore {
         &self.nodes[&Who::Owner].store
-    }
-
-    /// What somebody told, in order.
-    pub(crate) fn told_by(&self, who: Who) -> impl Iterator<Item = &Milestone> {
-        let told = self.told.iter().filter(move |(teller, _)| *teller == who);
-        told.map(|(_, milestone)| milestone)
     }
 
     /// Makes so many blocks.
@@ -489,12 +515,25 @@ impl Network {
         (self.task, &self.history, stores.collect())
     }
 
+    pub(crate) fn hotkeys(&self) -> BTreeMap<Who, Hotkey> {
+        let nodes = self.nodes.iter();
+        nodes
+            .map(|(who, node)| (*who, node.character.identity.hotkey))
+            .collect()
+    }
+
     pub(crate) fn canonical(&self) -> StateId {
         self.canonical_of(Who::Validator(0))
     }
 
     /// Shard names of the canonical state, group by group.
     pub(crate) fn shards(&self) -> Vec<BlobId> {
+        let manifest = self.manifest();
+        manifest.groups.iter().map(|group| group.shard).collect()
+    }
+
+    /// The canonical state.
+    pub(crate) fn manifest(&self) -> StateManifest {
         let state = self.canonical_or_first();
         let bytes = self.nodes[&Who::Validator(0)]
             .store
@@ -502,8 +541,14 @@ impl Network {
         let bytes = bytes
             .or_else(|_| self.nodes[&Who::Owner].store.read(state.manifest_blob()))
             .unwrap();
-        let manifest = StateManifest::from_bytes(&bytes).unwrap();
-        manifest.groups.iter().map(|group| group.shard).collect()
+        StateManifest::from_bytes(&bytes).unwrap()
+    }
+
+    /// The facts of the last cycle that decided a state.
+    pub(crate) fn archive(&self) -> CycleArchive {
+        let archive = self.manifest().archive.unwrap();
+        let bytes = self.nodes[&Who::Validator(0)].store.read(archive).unwrap();
+        CycleArchive::from_bytes(&bytes).unwrap()
     }
 
     /// What somebody holds to be canonical.
@@ -535,57 +580,6 @@ impl Network {
         };
         let node = self.nodes.get_mut(&who).unwrap();
         mean_loss(&node.learner.heldout_loss(task, state, &views).unwrap()).unwrap()
-    }
-
-    /// Whether any validator finished two scorings of one cycle.
-    pub(crate) fn scored_twice(&self) -> bool {
-        let mut measured: Vec<_> = self
-            .told
-            .iter()
-            .filter_map(|(who, told)| match told {
-                Milestone::Measured { cycle, .. } => Some((*who, *cycle)),
-                _ => None,
-            })
-            .collect();
-        let all = measured.len();
-        measured.sort();
-        measured.dedup();
-        measured.len() != all
-    }
-
-    pub(crate) fn report(&self, cycle: Cycle) -> Report {
-        self.report_by(cycle, Who::Owner)
-    }
-
-    /// The same, with the cycle's end as somebody else than the owner saw it.
-    pub(crate) fn report_by(&self, cycle: Cycle, observer: Who) -> Report {
-        let mut report = Report::default();
-        for (who, told) in &self.told {
-            match told {
-                Milestone::Judged {
-                    cycle: of,
-                    quorum,
-                    verdicts,
-                    rewards,
-                } if *of == cycle => {
-                    report.quorum = *quorum;
-                    report.verdicts = verdicts.clone();
-                    report.rewards = Some(rewards.clone());
-                }
-                Milestone::Concluded {
-                    cycle: of,
-                    committed,
-                    ..
-                } if *of == cycle && *who == observer => {
-                    report.committed = committed.clone();
-                }
-                _ => {}
-            }
-        }
-        for (who, node) in &self.nodes {
-            report.hotkeys.insert(*who, node.character.identity.hotkey);
-        }
-        report
     }
 }
 

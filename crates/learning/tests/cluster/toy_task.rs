@@ -26,16 +26,13 @@ pub(crate) const TICKETS: [u16; 2] = [EVEN_TICKETS; 2];
 /// Documents in each pool.
 const POOL: u32 = 40;
 
-/// Writes the task's blobs and gives its name; cycle 0 begins at block `starts`, under the default
-/// rules but for `change`.
-pub(crate) fn publish(store: &MemoryStore, starts: u64, change: impl FnOnce(&mut Rules)) -> BlobId {
+/// Writes the task's blobs and gives its name; cycle 0 begins at block `starts`.
+pub(crate) fn publish(store: &MemoryStore, starts: u64, mut rules: Rules) -> BlobId {
     let groups = groups_of(&[2, 2]);
     let first_state = first_state(store, &groups, Cycle(0));
-    let mut rules = Rules::default();
     rules.scoring.sequence_length = SEQUENCE_LENGTH as u32;
     // One number in sixteen is sent, not one in 64: nothing to make up for.
     rules.inner.sparse_gain = 1.0;
-    change(&mut rules);
     let manifest = TaskManifest {
         format: TaskManifest::FORMAT,
         name: "toy".to_owned(),
@@ -101,6 +98,7 @@ pub(crate) fn first_state(store: &MemoryStore, groups: &[ExpertMapping], cycle: 
         archive: None,
         groups: groups.iter().map(state).collect(),
         merged: Vec::new(),
+        excluded: std::collections::BTreeMap::new(),
     };
     StateId(store.write(&manifest.to_bytes()).unwrap().0)
 }

@@ -135,6 +135,7 @@ pub(crate) fn task(blobs: &DiskBlobs, plan: Plan) -> Outcome<BlobId> {
             reference_norm: None,
         }],
         merged: Vec::new(),
+        excluded: std::collections::BTreeMap::new(),
     };
     let task = TaskManifest {
         format: TaskManifest::FORMAT,

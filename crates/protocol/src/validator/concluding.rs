@@ -43,15 +43,18 @@ impl Validator {
     /// The two states that may follow: the merged one, and the incumbent with damped momentum.
     fn successors(&self, merged: &Merged) -> Option<(StateManifest, StateManifest)> {
         let judgement = self.judgement()?;
-        let (base, _) = self.follower.base()?;
+        let (base, incumbent) = self.follower.base()?;
+        let exclusion = self.follower.task()?.manifest.rules.scoring.exclusion;
+        let next = merged.cycle.next();
         let mut lengths = merged.update_bytes.iter().copied();
         let candidate = StateManifest {
             format: StateManifest::FORMAT,
-            cycle: merged.cycle.next(),
+            cycle: next,
             parent: Some(base),
             archive: Some(BlobId::of(&judgement.archive.to_bytes())),
             groups: merged.candidate.clone(),
             merged: judgement.merged(|_| lengths.next().unwrap_or_default()),
+            excluded: judgement.excluded(&incumbent.excluded, (next, exclusion))?,
         };
         let fallback = StateManifest {
             groups: merged.fallback.clone(),
@@ -71,14 +74,15 @@ impl Validator {
         }
     }
 
-    /// Nothing to merge without a quorum: the cycle is void and the incumbent stays as it is.
+    /// Nothing to merge without a quorum: the cycle is void and the incumbent stays as it is. Nor for
+    /// whoever does not know what was reviewed, and so not who is drawn from now on (P-46).
     fn merge_job(&self) -> Option<Job> {
         let (task, round) = (self.follower.task()?, self.follower.round()?);
         let (state, base) = self.follower.base()?;
         let judgement = round
             .judgement
             .as_ref()
-            .filter(|judgement| judgement.quorum)?;
+            .filter(|judgement| judgement.quorum && judgement.reviewed.is_some())?;
         let accepted: Vec<_> = judgement
             .accepted()
             .map(|(verdict, update)| Weighted {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{MAXIMUM_ATTEMPTS, Validator};
-use crate::announcement::Announcement;
+use crate::announcement::{Announcement, Mirrored};
 use crate::consensus::Verdict;
 use crate::event::{Effect, Effects};
 use crate::ids::{Block, GroupId, Hotkey};
@@ -20,22 +20,25 @@ use crate::seed::{Draw, seed};
 use crate::submission;
 
 impl Validator {
-    pub(super) fn revealed(&self) -> Vec<Candidate> {
-        let commits = self
-            .follower
-            .round()
-            .and_then(|round| round.commits.as_ref());
-        commits
-            .into_iter()
-            .flat_map(|commits| &commits.submissions)
-            .filter_map(|submission| {
+    /// Notes what this validator is to score, once it follows from the chain (P-43).
+    pub(super) fn note_assignment(&mut self) {
+        if self.work.assigned.is_some() {
+            return;
+        }
+        let hotkey = self.follower.identity.hotkey;
+        let round = self.follower.round();
+        self.work.assigned = round.and_then(|round| {
+            let (scope, commits) = (round.scope.as_ref()?, round.commits.as_ref()?);
+            let sheet = scope.roster.sheet(hotkey, &commits.submissions);
+            let opened = sheet.filter_map(|(_, submission)| {
                 Some(Candidate {
                     hotkey: submission.hotkey,
                     group: submission.group,
                     update: submission.update()?,
                 })
-            })
-            .collect()
+            });
+            Some(opened.collect())
+        });
     }
 
     pub(super) fn score(&mut self, effects: &mut Effects) {
@@ -49,22 +52,60 @@ impl Validator {
         }
     }
 
+    /// Says what was measured, on the chain itself or by the name of a body (P-44).
     pub(super) fn announce_report(&mut self, effects: &mut Effects) {
-        if let Some(report) = self.report() {
-            self.follower
-                .announce(&Announcement::Scored(report), effects);
+        if self.work.report.is_none() {
+            self.work.report = self.write_report(effects);
+        }
+        if let Some(report) = self.work.report.clone() {
+            self.follower.announce(&report, effects);
         }
     }
 
-    /// Everything that was revealed and is here, and who is known to have uploaded nowhere. An update
-    /// that merely could not be fetched is waited for during the first third of the window and then
-    /// left out: it costs one entry and not the report.
+    fn write_report(&mut self, effects: &mut Effects) -> Option<Announcement> {
+        let report = self.report()?;
+        let (cycle, submissions) = (report.cycle, report.submissions);
+        let scope = self.follower.round()?.scope.as_ref()?;
+        let is_mirrored = scope.is_mirrored(self.follower.identity.hotkey);
+        let inline = Announcement::Scored(report);
+        if !is_mirrored {
+            return Some(inline);
+        }
+        Some(Announcement::Reported(Mirrored {
+            cycle,
+            submissions,
+            body: self.follower.keep_body(inline.encode(), effects),
+        }))
+    }
+
+    /// Says which bodies are here, once: when no answer is outstanding, or with the last block in which
+    /// it counts, lest one server that keeps its body back keeps everybody waiting. Then too it
+    /// waits while what is here is no quorum, for there is nothing to lose.
+    pub(super) fn attest(&mut self, effects: &mut Effects) {
+        let Some((attestable, is_last)) = self.follower.attestable() else {
+            return;
+        };
+        let library = &self.follower.library;
+        let mut missing = attestable.missing.iter();
+        let is_settled = !missing.any(|body| library.is_under_way(*body));
+        if self.work.attestation.is_none() && (is_settled || is_last && attestable.is_quorate) {
+            self.work.attestation = Some(Announcement::Attested(attestable.attestation));
+        }
+        if let Some(attestation) = self.work.attestation.clone() {
+            self.follower.announce(&attestation, effects);
+        }
+    }
+
+    /// Everything that is to be scored and is here, and who is known to have uploaded nowhere. An
+    /// update that merely could not be fetched is waited for during the first third of the window,
+    /// where lots are drawn and it could not be asked for before the first half, and then left out: it
+    /// costs one entry and not the report.
     fn score_job(&self) -> Option<(ScoreJob, BTreeSet<Hotkey>)> {
         let (now, _) = self.follower.live()?;
         let (task, round) = (self.follower.task()?, self.follower.round()?);
         let (state, base) = self.follower.base()?;
         let seeded: BlockRef = round.seeded?;
-        round.commits.as_ref()?;
+        let assigned = self.work.assigned.clone()?;
         let library = &self.follower.library;
         let pools = task
             .manifest
@@ -77,10 +118,12 @@ impl Validator {
         let opens = task.schedule.opens(round.cycle, Window::Score);
         let closes = task.schedule.closes(round.cycle, Window::Score);
         let is_here = |candidate: &Candidate| library.has(candidate.update);
-        let (here, missing): (Vec<_>, Vec<_>) = self.revealed().into_iter().partition(is_here);
+        let (here, missing): (Vec<_>, Vec<_>) = assigned.into_iter().partition(is_here);
         let is_absent = |candidate: &Candidate| library.is_absent(candidate.update, opens);
         let (absent, unreachable): (Vec<_>, Vec<_>) = missing.into_iter().partition(is_absent);
-        let patience = Block(opens.0 + (closes.0 + 1 - opens.0) / 3);
+        let is_drawn = round.scope.as_ref()?.roster.is_drawn();
+        let part = if is_drawn { 2 } else { 3 };
+        let patience = Block(opens.0 + (closes.0 + 1 - opens.0) / part);
         if !unreachable.is_empty() && now.block < patience {
             return None;
         }
@@ -107,10 +150,11 @@ impl Validator {
         ))
     }
 
-    /// One entry a submission, in the order that everyone derives from the chain.
+    /// One entry for each submission on this validator's sheet, in the order that everyone derives from
+    /// the chain, then its reviews.
     fn report(&self) -> Option<ScoreReport> {
         let round = self.follower.round()?;
-        let submissions = &round.commits.as_ref()?.submissions;
+        let (scope, commits) = (round.scope.as_ref()?, round.commits.as_ref()?);
         let scored = self.work.scored.as_ref()?;
         let entry = |submission: &submission::Submission| match submission.opening {
             submission::Opening::Refused(code) => Entry::Refused(code),
@@ -122,10 +166,16 @@ impl Validator {
                 None => Entry::Refused(ReasonCode::Unscored),
             },
         };
+        let hotkey = self.follower.identity.hotkey;
+        let sheet = scope.roster.sheet(hotkey, &commits.submissions);
+        let mut entries: Vec<Entry> = sheet.map(|(_, submission)| entry(submission)).collect();
+        if scope.roster.is_drawn() {
+            entries.extend(self.reviews());
+        }
         Some(ScoreReport {
             cycle: round.cycle,
-            submissions: submission::digest(round.cycle, submissions),
-            entries: submissions.iter().map(entry).collect(),
+            submissions: scope.digest,
+            entries,
         })
     }
 

@@ -109,6 +109,10 @@ impl Validator {
 fn sealed_in(said: &Announcement, now: Cycle) -> bool {
     match said {
         Announcement::Sealed { cycle, .. } | Announcement::Revealed { cycle, .. } => *cycle == now,
-        Announcement::Task { .. } | Announcement::Scored(_) | Announcement::Voted(_) => false,
+        Announcement::Task { .. }
+        | Announcement::Scored(_)
+        | Announcement::Voted(_)
+        | Announcement::Reported(_)
+        | Announcement::Attested(_) => false,
     }
 }

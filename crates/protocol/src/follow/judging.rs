@@ -1,0 +1,177 @@
+//! How a role that reads everything comes to a cycle's verdicts: bodies, judgement, review (P-25,
+//! P-44 to P-46).
+//!
+//! Inputs are the round, which knows what stood on the chain, and the documents that come in. Most
+//! cycles are judged with the last block of the score window; where reports are mirrored, as soon as
+//! the attestations and the bodies that count are here. What a judgement says is decided elsewhere.
+
+use super::{Follower, Reads};
+use crate::announcement::Vote;
+use crate::consensus::Tally;
+use crate::event::{Effects, Form, Milestone};
+use crate::ids::{BlobId, BlockHash, Cycle};
+use crate::job::Candidate;
+use crate::review::Docket;
+use crate::round::{Attestable, Known, Round};
+use crate::snapshot::Voter;
+
+impl Follower {
+    /// The round, with everything beside it that it is read by; `None` before the task begins.
+    pub(super) fn with_round<T>(
+        &mut self,
+        read: impl FnOnce(&mut Round, &Known<'_>) -> T,
+    ) -> Option<T> {
+        let (task, round) = (self.tasks.current.as_deref()?, self.round.as_mut()?);
+        let base = round.base.and_then(|base| self.manifests.get(&base));
+        let known = Known {
+            network: self.identity.network,
+            schedule: &task.schedule,
+            groups: &task.groups,
+            tickets: &task.manifest.tickets,
+            manifests: &self.manifests,
+            older: &self.older,
+            rules: &task.manifest.rules,
+            excluded: base.map(|base| &base.excluded),
+            docket: self.docket.as_ref(),
+        };
+        Some(read(round, &known))
+    }
+
+    /// What of the cycle before is reviewed in this one; `None` for whoever did not see it judged.
+    pub(crate) fn docket(&self) -> Option<&Docket> {
+        self.docket.as_ref()
+    }
+
+    /// What of the round that ends is reviewed in the cycle that begins with a block of this hash.
+    pub(super) fn next_docket(&self, begins: Cycle, hash: BlockHash) -> Option<Docket> {
+        let task = self.task()?;
+        if begins == task.manifest.first_cycle {
+            // Another task has other groups and another text: what it replaced is not looked back at.
+            return Some(Docket::default());
+        }
+        let past = self.round.as_ref();
+        let past = past.filter(|past| past.cycle.next() == begins && past.base.is_some())?;
+        if past.base == self.canonical {
+            // Nothing was decided, so no archive is left by which others could repeat a review.
+            return Some(Docket::default());
+        }
+        past.docket(hash, &task.manifest.rules)
+    }
+
+    /// Judges the cycle as soon as everything that it takes is here.
+    pub(super) fn settle(&mut self, effects: &mut Effects) {
+        if self.reads == Reads::Everything
+            && self.with_round(|round, known| round.settle(known)) == Some(true)
+        {
+            self.on_judged(effects);
+        }
+    }
+
+    /// A body that this role wrote itself.
+    pub(crate) fn keep_body(&mut self, bytes: Vec<u8>, effects: &mut Effects) -> BlobId {
+        let body = BlobId::of(&bytes);
+        if let Some(round) = &mut self.round {
+            round.reporting.take_body(body, &bytes);
+        }
+        self.keep_document(bytes, effects)
+    }
+
+    /// A document that may be a body that somebody named.
+    pub(super) fn take_body(&mut self, blob: BlobId, bytes: &[u8]) {
+        if let Some(round) = &mut self.round
+            && round.reporting.wanted().any(|wanted| wanted == blob)
+        {
+            round.reporting.take_body(blob, bytes);
+        }
+    }
+
+    pub(super) fn pursue_bodies(&mut self, effects: &mut Effects) {
+        let round = self.round.as_ref();
+        let wanted: Vec<BlobId> = round.map_or_else(Vec::new, |r| r.reporting.wanted().collect());
+        if !wanted.is_empty() {
+            self.want(wanted, Form::Document, effects);
+        }
+    }
+
+    /// What can be attested in a record that is included in the next block, and whether that block is
+    /// the last in which it counts.
+    pub(crate) fn attestable(&mut self) -> Option<(Attestable, bool)> {
+        let next = self.live()?.0.block.next();
+        self.with_round(|round, known| {
+            let attestable = round.attestable(known, next)?;
+            Some((attestable, round.is_last_to_attest(known, next)))
+        })?
+    }
+
+    /// Accepted updates of cycles before this one, as far back as they are remembered.
+    pub(crate) fn remembered_before(&self, cycle: Cycle) -> Vec<Candidate> {
+        let earlier = self.accepted.iter().filter(|(of, _)| *of < cycle);
+        earlier.flat_map(|(_, updates)| updates.clone()).collect()
+    }
+
+    fn on_judged(&mut self, effects: &mut Effects) {
+        let (Some(task), Some(round)) = (&self.tasks.current, &self.round) else {
+            return;
+        };
+        let Some(judgement) = &round.judgement else {
+            return;
+        };
+        let rules = &task.manifest.rules;
+        let reviewed = judgement.reviewed.as_deref().unwrap_or(&[]);
+        // Before this cycle is entered: what is taken back was entered last.
+        for review in reviewed.iter().filter(|review| review.unearned > 0.0) {
+            let (hotkey, unearned) = (review.hotkey, review.unearned);
+            self.history.take_back(&rules.rewards, hotkey, unearned);
+        }
+        if judgement.quorum {
+            let (verdicts, rewards) = (&judgement.verdicts, &judgement.rewards);
+            self.history.enter(&rules.rewards, verdicts, rewards);
+        }
+        let accepted = judgement
+            .accepted()
+            .map(|(verdict, update)| Candidate {
+                hotkey: verdict.hotkey,
+                group: verdict.group,
+                update,
+            })
+            .collect();
+        self.accepted.push_back((round.cycle, accepted));
+        // One cycle more than is remembered in scoring: reviews look back from the cycle before.
+        let forget = self
+            .accepted
+            .len()
+            .saturating_sub(self.memory().saturating_add(1));
+        self.accepted.drain(..forget);
+        if !reviewed.is_empty() {
+            effects.tell(Milestone::Reviewed {
+                cycle: round.cycle,
+                reviewed: reviewed.to_vec(),
+            });
+        }
+        effects.tell(Milestone::Judged {
+            cycle: round.cycle,
+            quorum: judgement.quorum,
+            verdicts: judgement.verdicts.clone(),
+            rewards: judgement.rewards.clone(),
+        });
+    }
+
+    /// Tells what voters did wrong in the cycle that ends, if anything (P-45).
+    pub(super) fn tell_conduct(
+        &self,
+        votes: &[(Voter, Vote)],
+        tally: Option<&Tally>,
+        effects: &mut Effects,
+    ) {
+        let Some(round) = self.round.as_ref() else {
+            return;
+        };
+        let conduct = round.conduct(votes, tally);
+        if !conduct.is_empty() {
+            effects.tell(Milestone::Conduct {
+                cycle: round.cycle,
+                conduct,
+            });
+        }
+    }
+}
