@@ -306,6 +306,8 @@ impl Monitor {
             | Milestone::Receipt(_)
             | Milestone::Included { .. }
             | Milestone::JobFailed { .. }
+            | Milestone::Reviewed { .. }
+            | Milestone::Conduct { .. }
             | Milestone::ResidualDropped { .. }
             | Milestone::ChainRefused { .. } => {}
         }

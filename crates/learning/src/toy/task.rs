@@ -4,6 +4,8 @@
 //! Inputs are a store and a few sizes. What is published is what an owner publishes, document by
 //! document, so that a network of the real role machines finds everything where it expects it.
 
+use std::collections::BTreeMap;
+
 use connito_engine::data::documents::TokenDocuments;
 use connito_protocol::assignment::EVEN_TICKETS;
 use connito_protocol::ids::{BlobId, Block, Cycle, GroupId, Netuid, StateId};
@@ -149,6 +151,7 @@ fn first_state(store: &impl BlobStore, groups: &[ExpertMapping]) -> Result<State
         archive: None,
         groups: groups.iter().map(state).collect::<Result<_, _>>()?,
         merged: Vec::new(),
+        excluded: BTreeMap::new(),
     };
     let id = store.write(&manifest.to_bytes()).map_err(told)?;
     Ok(StateId(id.0))

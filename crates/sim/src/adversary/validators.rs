@@ -70,20 +70,22 @@ impl Policy for SelfDealer {
     }
 }
 
+/// Whether this puts a report on the chain, or the name of one.
+fn is_report(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::Announce {
+            announcement: Announcement::Scored(_) | Announcement::Reported(_)
+        }
+    )
+}
+
 /// Says what somebody else said.
 #[derive(Debug)]
 pub(crate) struct Parrot;
 
 impl Policy for Parrot {
     fn effect(&mut self, effect: Effect, scene: &mut Scene<'_>) -> Option<Effect> {
-        let is_report = |effect: &Effect| {
-            matches!(
-                effect,
-                Effect::Announce {
-                    announcement: Announcement::Scored(_)
-                }
-            )
-        };
         if !is_report(&effect) {
             return Some(effect);
         }
@@ -110,13 +112,15 @@ impl Policy for TwoFaced {
                 approves: !vote.approves,
                 ..vote
             },
-            (Window::Score, Some((_, Announcement::Scored(_)))) => Vote {
-                cycle: moment.cycle,
-                approves: true,
-                candidate: scene.setting.first_state,
-                fallback: scene.setting.first_state,
-                task: task_digest(scene.setting.task),
-            },
+            (Window::Score, Some((_, Announcement::Scored(_) | Announcement::Reported(_)))) => {
+                Vote {
+                    cycle: moment.cycle,
+                    approves: true,
+                    candidate: scene.setting.first_state,
+                    fallback: scene.setting.first_state,
+                    task: task_digest(scene.setting.task),
+                }
+            }
             _ => return Vec::new(),
         };
         vec![Effect::Announce {
@@ -164,13 +168,7 @@ pub(crate) struct Withholder;
 
 impl Policy for Withholder {
     fn effect(&mut self, effect: Effect, scene: &mut Scene<'_>) -> Option<Effect> {
-        let is_report = matches!(
-            effect,
-            Effect::Announce {
-                announcement: Announcement::Scored(_)
-            }
-        );
-        (!is_report || scene.cycle().0.is_multiple_of(2)).then_some(effect)
+        (!is_report(&effect) || scene.cycle().0.is_multiple_of(2)).then_some(effect)
     }
 
     fn serves(&self, _blob: BlobId) -> Service {

@@ -250,6 +250,7 @@ fn a_change_outside_of_accepted_groups_is_seen() {
             archive: None,
             groups,
             merged: merged.iter().map(of).collect(),
+            excluded: BTreeMap::new(),
         };
         StateId(store.write(&manifest.to_bytes()).unwrap().0)
     };
