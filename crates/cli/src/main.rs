@@ -35,6 +35,8 @@ mod sim;
 mod slice;
 mod text_file;
 mod train;
+mod wrap;
+mod xml;
 
 use std::io::IsTerminal;
 use std::path::Path;

@@ -6,6 +6,8 @@
 
 use std::fmt::Write as _;
 
+use crate::xml::escaped;
+
 /// Letters.
 pub(super) const INK: &str = "#1f2933";
 /// Letters of less weight.
@@ -198,22 +200,6 @@ pub(super) fn apart(wanted: &[f64], least: f64, (top, bottom): (f64, f64)) -> Ve
         free = places[*index] - least;
     }
     places
-}
-
-/// Text that XML allows: a model's name may hold anything.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => escaped.push('\u{fffd}'),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -5,9 +5,7 @@ use connito_engine::formula::grouped;
 use super::models::Slice;
 use super::played::{Comparison, ModelResult};
 use super::words::{CLAIMS, LEFT_OUT, SOURCES, label, setting};
-
-/// Widest line.
-const COLUMNS: usize = 100;
+use crate::wrap::wrapped;
 
 /// Width of strategies' names.
 const LABEL: usize = 36;
@@ -39,11 +37,11 @@ pub(super) fn page(comparison: &Comparison) -> String {
     lines.push("what was said when this system was conceived, and what is public".to_owned());
     for claim in &CLAIMS {
         lines.push(format!("  {}", claim.about));
-        lines.extend(wrapped("said", 12, claim.said));
-        lines.extend(wrapped("public", 12, claim.public));
+        lines.extend(named("said", 12, claim.said));
+        lines.extend(named("public", 12, claim.public));
     }
     lines.extend(["".to_owned(), "what this leaves out".to_owned()]);
-    lines.extend(LEFT_OUT.iter().flat_map(|text| wrapped("-", 4, text)));
+    lines.extend(LEFT_OUT.iter().flat_map(|text| named("-", 4, text)));
     lines.extend(["".to_owned(), "sources".to_owned()]);
     lines.extend(SOURCES.iter().flat_map(|(what, source)| pair(what, source)));
     let trimmed: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
@@ -161,7 +159,7 @@ fn costs(comparison: &Comparison, result: &ModelResult) -> Vec<String> {
     let bubbles: Vec<String> = bubbles.collect();
     lines.push("  * of the whole network".to_owned());
     let note = format!("bubbles, within idle: {}", bubbles.join(", "));
-    lines.extend(wrapped("", 2, &note));
+    lines.extend(named("", 2, &note));
     lines
 }
 
@@ -213,33 +211,21 @@ fn row<'a>(label: &str, number: usize, columns: impl IntoIterator<Item = &'a str
 /// A name and what belongs to it, beside each other.
 fn pair(name: &str, text: &str) -> Vec<String> {
     match name.chars().count() < LABEL - 2 {
-        true => wrapped(name, LABEL, text),
+        true => named(name, LABEL, text),
         false => {
             let mut lines = vec![format!("  {name}")];
-            lines.extend(wrapped("", LABEL, text));
+            lines.extend(named("", LABEL, text));
             lines
         }
     }
 }
 
-/// Words in lines that are not too long, indented, with a name before the first.
-fn wrapped(name: &str, indent: usize, text: &str) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= COLUMNS => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            Some(_) => lines.push(format!("{:indent$}{word}", "")),
-            None => {
-                let before = if indent > 8 && name.len() < 8 { 4 } else { 2 };
-                let width = indent.saturating_sub(before);
-                lines.push(format!("{:before$}{name:<width$}{word}", ""));
-            }
-        }
-    }
-    lines
+/// Text in lines, indented, with a name before the first.
+fn named(name: &str, indent: usize, text: &str) -> Vec<String> {
+    let before = if indent > 8 && name.len() < 8 { 4 } else { 2 };
+    let width = indent.saturating_sub(before);
+    let first = format!("{:before$}{name:<width$}", "");
+    wrapped(&first, &" ".repeat(indent), text)
 }
 
 /// Parameters, whose billions are called so.
@@ -280,6 +266,7 @@ pub(super) fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wrap::COLUMNS;
 
     #[test]
     fn numbers_have_three_digits_and_the_letter_of_their_thousands() {
@@ -299,7 +286,7 @@ mod tests {
 
     #[test]
     fn long_words_and_sentences_stay_within_the_page() {
-        let lines = wrapped("name", 36, &"seven letters ".repeat(20));
+        let lines = named("name", 36, &"seven letters ".repeat(20));
         assert!(lines.iter().all(|line| line.chars().count() <= COLUMNS));
         assert!(lines[0].starts_with("    name") || lines[0].starts_with("  name"));
     }

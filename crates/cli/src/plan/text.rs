@@ -5,9 +5,7 @@ use connito_engine::formula::grouped;
 use super::Plan;
 use super::figure::{Figure, Row, Section, bytes_short};
 use super::gpus::{GPUS, RESERVE_BYTES};
-
-/// Widest line.
-const COLUMNS: usize = 100;
+use crate::wrap::{COLUMNS, wrapped};
 
 /// Width of labels.
 const LABEL: usize = 40;
@@ -72,7 +70,7 @@ fn headline(plan: &Plan<'_>) -> Vec<String> {
             let options = budget.proposed.iter();
             let options = options.map(|(name, value)| format!("--{name} {value}"));
             lines.push("proposed:".to_owned());
-            lines.extend(wrapped(&options.collect::<Vec<_>>().join(" "), "  "));
+            lines.extend(wrapped("  ", "  ", &options.collect::<Vec<_>>().join(" ")));
         }
     }
     lines
@@ -120,23 +118,8 @@ fn line(row: &Row) -> String {
 fn explained(figure: &Figure) -> Vec<String> {
     let (symbols, numbers) = (figure.formula.symbols(), figure.formula.numbers());
     let name = figure.key.rsplit('.').next().unwrap_or_default();
-    let mut lines = wrapped(&format!("{name} = {symbols}"), "      ");
-    lines.extend(wrapped(&format!("= {numbers}"), "        "));
-    lines
-}
-
-/// Words in lines that are not too long.
-fn wrapped(text: &str, indent: &str) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= COLUMNS => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(format!("{indent}{word}")),
-        }
-    }
+    let mut lines = wrapped("      ", "      ", &format!("{name} = {symbols}"));
+    lines.extend(wrapped("        ", "        ", &format!("= {numbers}")));
     lines
 }
 
