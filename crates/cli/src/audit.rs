@@ -128,7 +128,7 @@ struct Walk<'a> {
     blobs: &'a AuditedBlobs,
     verified: &'a mut Verified,
     base: Option<StateId>,
-    manifests: BTreeMap<StateId, StateManifest>,
+    manifests: BTreeMap<StateId, Arc<StateManifest>>,
     older: Vec<StateId>,
     /// What the last cycle amounted to, if it decided a state.
     past: Option<Observed>,
@@ -180,7 +180,7 @@ impl<'a> Walk<'a> {
 
     fn reach(&mut self, state: StateId, manifest: StateManifest) {
         self.verified.states.push(state);
-        self.manifests.insert(state, manifest);
+        self.manifests.insert(state, Arc::new(manifest));
         self.older.extend(self.base.replace(state));
         let surplus = self.older.len().saturating_sub(OLDER_STATES);
         self.older.drain(..surplus);

@@ -17,6 +17,8 @@ mod audit;
 mod cast;
 #[path = "cluster/committees.rs"]
 mod committees;
+#[path = "cluster/delivery.rs"]
+mod delivery;
 #[path = "cluster/feedback.rs"]
 mod feedback;
 #[path = "cluster/hostile.rs"]

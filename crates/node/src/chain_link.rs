@@ -59,7 +59,7 @@ pub async fn snapshot<C: Chain>(
         let record = Record {
             block: commitment.block,
             index: commitment.index,
-            bytes,
+            bytes: bytes.into(),
         };
         Some((commitment.hotkey, record))
     });

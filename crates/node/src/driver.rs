@@ -25,6 +25,7 @@ use connito_protocol::job::Outcome;
 use connito_protocol::machine::{Character, Machine, Step};
 use connito_protocol::manifest::{Document, StateManifest};
 use connito_protocol::receipt::Receipt;
+use connito_protocol::received::ReceivedDocument;
 use connito_protocol::snapshot::Endpoint;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
@@ -471,7 +472,7 @@ async fn fetched(blobs: &DiskBlobs, client: &BlobClient, fetch: &Fetch) -> Event
         Form::Document => match blobs.get(&blob) {
             Ok(bytes) => Event::Document {
                 blob,
-                bytes,
+                document: Arc::new(ReceivedDocument::new(bytes)),
                 received,
             },
             Err(_) => Event::FetchFailed {

@@ -15,6 +15,7 @@
 mod balance;
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use crate::ids::{GroupId, Hotkey};
 
@@ -35,12 +36,48 @@ pub const MOST_TICKETS_TOGETHER: usize = 1 << 20;
 /// nobody holds any. Equal draws go to the lower group.
 #[must_use]
 pub fn assigned_group(hotkey: Hotkey, tickets: &[u16]) -> Option<GroupId> {
+    let drawing = drawing(hotkey);
     let held = (0..=u16::MAX).map(GroupId).zip(tickets);
     let best = held.filter_map(|(group, held)| {
-        let best = Draws::new(hotkey, group).take(usize::from(*held)).max()?;
+        let best = Draws::of(&drawing, group).take(usize::from(*held)).max()?;
         Some((best, Reverse(group)))
     });
     best.max().map(|(_, Reverse(group))| group)
+}
+
+/// The groups of hotkeys under one task's tickets. Whoever follows thousands of hotkeys draws once for
+/// each and not in every cycle.
+#[derive(Debug, Clone, Default)]
+pub struct Assignment {
+    tickets: Vec<u16>,
+    /// Looked up and never listed.
+    drawn: HashMap<Hotkey, Option<GroupId>>,
+}
+
+impl Assignment {
+    /// The assignment by these tickets, nobody's group being known beforehand.
+    #[must_use]
+    pub fn new(tickets: Vec<u16>) -> Self {
+        Self {
+            tickets,
+            drawn: HashMap::new(),
+        }
+    }
+
+    /// Draws for these hotkeys, unless that was done before.
+    pub fn learn<'a>(&mut self, hotkeys: impl IntoIterator<Item = &'a Hotkey>) {
+        for hotkey in hotkeys {
+            let draw = || assigned_group(*hotkey, &self.tickets);
+            self.drawn.entry(*hotkey).or_insert_with(draw);
+        }
+    }
+
+    /// The group of a hotkey, as of [`assigned_group`].
+    #[must_use]
+    pub fn group_of(&self, hotkey: Hotkey) -> Option<GroupId> {
+        let drawn = self.drawn.get(&hotkey).copied();
+        drawn.unwrap_or_else(|| assigned_group(hotkey, &self.tickets))
+    }
 }
 
 /// Refuses tickets that not every group has some of, or that would take long to draw for.
@@ -103,24 +140,31 @@ pub enum TicketsError {
     },
 }
 
-/// Draws that one step of the hash yields.
-const DRAWS_A_BLOCK: usize = 8;
+/// Draws that are made at once: as many as an even share has tickets, for the hash is fastest in long
+/// strides.
+const DRAWS_AT_ONCE: usize = 64;
+
+/// What all of a hotkey's draws begin with.
+fn drawing(hotkey: Hotkey) -> blake3::Hasher {
+    let mut hasher = blake3::Hasher::new_derive_key("connito/1 group assignment");
+    hasher.update(&hotkey.0);
+    hasher
+}
 
 /// What the tickets of a group draw for a hotkey, one after the other.
 struct Draws {
     stream: blake3::OutputReader,
-    block: [u8; DRAWS_A_BLOCK * size_of::<u64>()],
+    block: [u8; DRAWS_AT_ONCE * size_of::<u64>()],
     next: usize,
 }
 
 impl Draws {
-    fn new(hotkey: Hotkey, group: GroupId) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("connito/1 group assignment");
-        hasher.update(&hotkey.0);
+    fn of(drawing: &blake3::Hasher, group: GroupId) -> Self {
+        let mut hasher = drawing.clone();
         hasher.update(&group.0.to_le_bytes());
         Self {
             stream: hasher.finalize_xof(),
-            block: [0; DRAWS_A_BLOCK * size_of::<u64>()],
+            block: [0; DRAWS_AT_ONCE * size_of::<u64>()],
             next: 0,
         }
     }
@@ -135,7 +179,7 @@ impl Iterator for Draws {
         }
         let (draws, _) = self.block.as_chunks();
         let draw = draws.get(self.next).copied().map(u64::from_le_bytes);
-        self.next = (self.next + 1) % DRAWS_A_BLOCK;
+        self.next = (self.next + 1) % DRAWS_AT_ONCE;
         draw
     }
 }

@@ -11,6 +11,7 @@ mod archived;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::assignment::Assignment;
 use crate::consensus::{Tally, Verdict, tally};
 use crate::follow::decided_task;
 use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, StateId};
@@ -29,7 +30,7 @@ pub struct Observer {
     network: Network,
     schedule: Schedule,
     groups: Vec<GroupId>,
-    tickets: Vec<u16>,
+    assignment: Assignment,
     rules: Rules,
     first_cycle: Cycle,
 }
@@ -38,7 +39,7 @@ pub struct Observer {
 #[derive(Clone, Copy)]
 pub struct Before<'a> {
     /// Manifests of the states so far, the cycle's base among them.
-    pub manifests: &'a BTreeMap<StateId, StateManifest>,
+    pub manifests: &'a BTreeMap<StateId, Arc<StateManifest>>,
     /// States before the base, to tell a stale one from an unknown one.
     pub older: &'a [StateId],
     /// What the cycle before amounted to, if it decided a state: some of it may be reviewed.
@@ -140,7 +141,7 @@ impl Observer {
             network,
             schedule: task.schedule(),
             groups: task.group_ids(),
-            tickets: task.tickets.clone(),
+            assignment: Assignment::new(task.tickets.clone()),
             rules: task.rules.clone(),
             first_cycle: task.first_cycle,
         }
@@ -180,7 +181,7 @@ impl Observer {
             network: self.network,
             schedule: &self.schedule,
             groups: &self.groups,
-            tickets: &self.tickets,
+            assignment: &self.assignment,
             manifests: before.manifests,
             older: before.older,
             rules: &self.rules,

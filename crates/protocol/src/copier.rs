@@ -7,7 +7,6 @@
 //! anybody.
 
 use crate::announcement::Announcement;
-use crate::assignment::assigned_group;
 use crate::event::{Effects, Event, Form};
 use crate::follow::{Follower, Identity, Reads};
 use crate::ids::{BlobId, Block, Cycle, Hotkey, StateId};
@@ -105,8 +104,7 @@ impl Copier {
             && self.follower.library.has(update)
             && let Some((base, _)) = self.follower.base()
             && let Some(task) = self.follower.task()
-            && let Some(group) =
-                assigned_group(self.follower.identity.hotkey, &task.manifest.tickets)
+            && let Some(group) = task.own_group
         {
             self.prepared = Some(Prepared::new((cycle, base, group), update, [0; 16]));
         }

@@ -19,6 +19,7 @@ use crate::consensus::Verdict;
 use crate::ids::{BlobId, Block, Cycle, Hotkey, StateId, Uid};
 use crate::job::{Finding, Job, Outcome, Trained};
 use crate::receipt::Receipt;
+use crate::received::ReceivedDocument;
 use crate::review::Reviewed;
 use crate::rewards::CycleRewards;
 use crate::snapshot::{Endpoint, Snapshot, hex_bytes};
@@ -36,8 +37,8 @@ pub enum Event {
         /// Its name.
         blob: BlobId,
         /// Its bytes.
-        #[serde(with = "hex_bytes")]
-        bytes: Vec<u8>,
+        #[serde(rename = "bytes")]
+        document: Arc<ReceivedDocument>,
         /// Bytes that came over the network for it; none where it was here already.
         #[serde(default)]
         received: u64,

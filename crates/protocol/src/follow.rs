@@ -20,6 +20,7 @@ use crate::job::Candidate;
 use crate::library::{Library, Wanted};
 use crate::lineage::{self, Earlier};
 use crate::manifest::{Document, StateManifest};
+use crate::received::ReceivedDocument;
 use crate::review::Docket;
 use crate::rewards::History;
 use crate::round::{Round, votes};
@@ -73,7 +74,7 @@ pub(crate) struct Follower {
     tasks: Tasks,
     canonical: Option<StateId>,
     older: Vec<StateId>,
-    manifests: BTreeMap<StateId, StateManifest>,
+    manifests: BTreeMap<StateId, Arc<StateManifest>>,
     /// Documents that were named as a state's manifest and are none.
     unreadable: BTreeSet<StateId>,
     adoption: Adoption,
@@ -125,11 +126,11 @@ impl Follower {
             Event::Block(snapshot) => self.on_block(snapshot, effects),
             Event::Document {
                 blob,
-                bytes,
+                document,
                 received,
             } => {
                 self.count_received(*blob, *received);
-                self.on_document(*blob, bytes, effects);
+                self.on_document(*blob, document, effects);
             }
             Event::Fetched { blob, received } => self.count_received(*blob, *received),
             Event::Started => self.sent.clear(),
@@ -149,12 +150,20 @@ impl Follower {
             | Event::TaskGiven { .. }
             | Event::Finished { .. } => {}
         }
-        self.settle(effects);
-        self.pursue(effects);
+        if teaches(event) {
+            self.settle(effects);
+            self.pursue(effects);
+        }
     }
 
     pub(crate) fn round(&self) -> Option<&Round> {
         self.round.as_ref()
+    }
+
+    /// Whether nothing is left to be had of the current cycle's base.
+    pub(crate) fn is_ready(&self) -> bool {
+        let cycle = self.round.as_ref().map(|round| round.cycle);
+        cycle.is_some() && cycle == self.ready && self.adoption.is_complete()
     }
 
     pub(crate) fn canonical(&self) -> Option<StateId> {
@@ -178,12 +187,12 @@ impl Follower {
     /// The state that the current cycle builds on, once its manifest is here.
     pub(crate) fn base(&self) -> Option<(StateId, &StateManifest)> {
         let base = self.round.as_ref()?.base?;
-        self.manifests.get(&base).map(|manifest| (base, manifest))
+        self.manifest(base).map(|manifest| (base, manifest))
     }
 
     /// The manifest of a recent state, if it is here.
     pub(crate) fn manifest(&self, state: StateId) -> Option<&StateManifest> {
-        self.manifests.get(&state)
+        self.manifests.get(&state).map(Arc::as_ref)
     }
 
     /// The states before the base that an update of this cycle may build on, as far as they are known
@@ -201,9 +210,7 @@ impl Follower {
             return Ok(Vec::new());
         };
         let window = task.manifest.rules.scoring.rebase_window;
-        lineage::earlier(base, (round.cycle, window), |state| {
-            self.manifests.get(&state)
-        })
+        lineage::earlier(base, (round.cycle, window), |state| self.manifest(state))
     }
 
     /// A manifest that this role wrote itself.
@@ -215,7 +222,7 @@ impl Follower {
         let bytes = manifest.to_bytes();
         let id = StateId::of(&bytes);
         self.keep_document(bytes, effects);
-        self.manifests.insert(id, manifest);
+        self.manifests.insert(id, Arc::new(manifest));
         id
     }
 
@@ -248,9 +255,15 @@ impl Follower {
         if due.is_empty() {
             return;
         }
-        let sources = now.servers(self.identity.hotkey);
+        let (now, own) = (Arc::clone(now), self.identity.hotkey);
+        let servers = now.servers(own);
         for wanted in due {
-            self.library.want(wanted, (block, &sources), effects);
+            if wanted.form == Form::Update {
+                let servers = now.servers_of_update(wanted.blob, own);
+                self.library.want(wanted, (block, &servers), effects);
+            } else {
+                self.library.want(wanted, (block, &servers), effects);
+            }
         }
     }
 
@@ -276,7 +289,7 @@ impl Follower {
         let Some(now) = &self.now else { return };
         let bytes = announcement.encode();
         let shown = now.records.get(&self.identity.hotkey);
-        if shown.is_some_and(|record| record.bytes == bytes) {
+        if shown.is_some_and(|record| *record.bytes == bytes[..]) {
             return;
         }
         if bytes.len() > MAXIMUM_ANNOUNCEMENT_BYTES {
@@ -340,22 +353,22 @@ impl Follower {
         }
     }
 
-    fn on_document(&mut self, blob: BlobId, bytes: &[u8], effects: &mut Effects) {
-        if self.on_task(blob, bytes, effects) {
+    fn on_document(&mut self, blob: BlobId, document: &ReceivedDocument, effects: &mut Effects) {
+        if self.on_task(blob, document.bytes(), effects) {
             return;
         }
         let state = StateId(blob.0);
         if self.missing_manifests().contains(&Some(state)) {
-            match StateManifest::from_bytes(bytes) {
-                Ok(manifest) => {
+            match document.state() {
+                Some(manifest) => {
                     self.manifests.insert(state, manifest);
                 }
-                Err(_) => {
+                None => {
                     self.unreadable.insert(state);
                 }
             }
         } else {
-            self.take_body(blob, bytes);
+            self.take_body(blob, document.bytes());
         }
     }
 
@@ -430,6 +443,9 @@ impl Follower {
             self.round = Some(Round::new(moment.cycle, self.canonical, snapshot));
         }
         if self.reads == Reads::Everything {
+            if moment.closes_window && moment.window == Window::Seal {
+                self.tasks.assignment.learn(snapshot.records.keys());
+            }
             self.with_round(|round, known| round.observe(snapshot, known));
             self.settle(effects);
         }
@@ -481,9 +497,27 @@ impl Follower {
             && keep.len() <= 2 * OLDER_STATES + 1
         {
             keep.insert(state);
-            next = self.manifests.get(&state).and_then(|m| m.parent);
+            next = self.manifest(state).and_then(|m| m.parent);
         }
         self.manifests.retain(|id, _| keep.contains(id));
+    }
+}
+
+/// Whether an event may add to what is known of tasks, states and rounds. Blobs and uploads come in by
+/// the thousand, and what is missing because one failed is asked for with the next block.
+fn teaches(event: &Event) -> bool {
+    match event {
+        Event::Started
+        | Event::Block(_)
+        | Event::Document { .. }
+        | Event::Finished { .. }
+        | Event::TaskGiven { .. } => true,
+        Event::Fetched { .. }
+        | Event::FetchFailed { .. }
+        | Event::Uploaded { .. }
+        | Event::Delivered { .. }
+        | Event::ChainRefused { .. }
+        | Event::Receipt { .. } => false,
     }
 }
 

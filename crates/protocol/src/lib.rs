@@ -37,6 +37,7 @@ pub mod partition;
 mod present;
 pub mod reason;
 pub mod receipt;
+pub mod received;
 pub mod report;
 mod residual;
 pub mod review;

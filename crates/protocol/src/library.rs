@@ -5,7 +5,7 @@
 //! store: only then does the machine get to read it. Knows names only: whether bytes match their name
 //! is checked where they arrive.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 
 use crate::event::{Effect, Effects, Event, Fetch, Form};
 use crate::ids::{BlobId, Block};
@@ -19,7 +19,7 @@ const MAXIMUM_BLOB_BYTES: u64 = 64 << 30;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) blob: BlobId,
-    form: Form,
+    pub(crate) form: Form,
     maximum_bytes: u64,
 }
 
@@ -50,7 +50,8 @@ impl Wanted {
 /// A role's view of its blob store.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Library {
-    present: BTreeSet<BlobId>,
+    /// Looked up and never listed.
+    present: HashSet<BlobId>,
     pending: BTreeMap<BlobId, Pending>,
 }
 

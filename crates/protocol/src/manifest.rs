@@ -5,6 +5,7 @@
 //! name. They hold names of blobs, never tensors.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -161,9 +162,9 @@ pub struct CycleArchive {
     /// Validators and stakes as of the last block of the reveal window.
     pub voters: Vec<Voter>,
     /// Records of the seal window.
-    pub seals: BTreeMap<Hotkey, Record>,
+    pub seals: Arc<BTreeMap<Hotkey, Record>>,
     /// Records of the reveal window.
-    pub reveals: BTreeMap<Hotkey, Record>,
+    pub reveals: Arc<BTreeMap<Hotkey, Record>>,
     /// Who of those that sealed was not registered any more as of the last block of the reveal window.
     pub unregistered: BTreeSet<Hotkey>,
     /// Records of the reports that count, and of all that name a body, whether it counts or not.

@@ -12,7 +12,6 @@
 //! only votes and its own record: what it does does not grow with the number of miners.
 
 use crate::announcement::Salt;
-use crate::assignment::assigned_group;
 use crate::event::{Effect, Effects, Event, Form, Milestone};
 use crate::follow::{Follower, Identity, Reads, Task};
 use crate::ids::{BlobId, Block, Cycle, GroupId, StateId};
@@ -139,16 +138,13 @@ impl Miner {
         }
     }
 
-    fn group(&self, task: &Task) -> Option<GroupId> {
-        assigned_group(self.follower.identity.hotkey, &task.manifest.tickets)
-    }
-
     /// The groups whose shards a training forward pass runs through.
-    fn visited(&self, task: &Task) -> Vec<GroupId> {
+    fn visited(task: &Task) -> Vec<GroupId> {
         let all = task.manifest.rules.inner.routing.visits_other_groups();
-        let own = self.group(task);
         let groups = task.groups.iter().copied();
-        groups.filter(|group| all || Some(*group) == own).collect()
+        groups
+            .filter(|group| all || Some(*group) == task.own_group)
+            .collect()
     }
 
     /// What training needs besides the state: the fixed parts and the text.
@@ -162,19 +158,19 @@ impl Miner {
         let task = self.follower.task()?;
         let (_, base) = self.follower.base()?;
         let mut blobs = Self::materials(task);
-        for group in self.visited(task) {
+        for group in Self::visited(task) {
             blobs.push(base.shard(group)?);
         }
         Some(blobs)
     }
 
     fn fetch(&mut self, effects: &mut Effects) {
-        let Some(task) = self.follower.task() else {
+        self.prefetch(effects);
+        let Some(task) = self.follower.task().filter(|_| !self.follower.is_ready()) else {
             return;
         };
-        let (visited, materials) = (self.visited(task), Self::materials(task));
+        let (visited, materials) = (Self::visited(task), Self::materials(task));
         self.follower.want(materials, Form::Blob, effects);
-        self.prefetch(effects);
         let advance = self.follower.adopt(&visited, effects);
         if let (Some(job), None) = (advance, &self.running) {
             self.run(job, effects);
@@ -193,7 +189,7 @@ impl Miner {
             return;
         };
         let mut blobs = Self::materials(next);
-        let visited = self.visited(next);
+        let visited = Self::visited(next);
         let first = self.follower.successor_state();
         let shards = first.into_iter().flat_map(|state| &state.groups);
         let visited = shards.filter(|state| visited.contains(&state.group));
@@ -231,7 +227,7 @@ impl Miner {
             let among = earlier.iter().find(|earlier| earlier.state == late.base);
             late.base == base || among.is_some_and(|among| among.unchanged.contains(&group))
         };
-        let same_group = self.group(task) == Some(late.group);
+        let same_group = task.own_group == Some(late.group);
         if !same_group || !stands(late.group) {
             self.prepared = None;
             return;
@@ -276,7 +272,7 @@ impl Miner {
             cycle,
             task: task.id,
             state,
-            group: self.group(task)?,
+            group: task.own_group?,
             seed: seed(draw, round.first_seen.hash, cycle),
             stop_at: task.schedule.closes(cycle, Window::Train),
             residual: self.residual.kept(),

@@ -11,7 +11,7 @@ use crate::event::{Delivery, Effect, Effects, Event};
 use crate::follow::Follower;
 use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, Seal, StateId};
 use crate::schedule::Window;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Endpoint, Snapshot};
 use crate::submission::Binding;
 
 /// An update that is ready to be committed to.
@@ -33,7 +33,8 @@ enum Attempt {
     UnderWay,
     /// Failed in this block; worth another try.
     Failed(Block),
-    Done,
+    Accepted,
+    Refused,
 }
 
 impl Prepared {
@@ -69,10 +70,11 @@ impl Prepared {
             // Asked again after a restart: the answers of the last process are lost.
             Event::Started => self
                 .deliveries
-                .retain(|_, attempt| *attempt == Attempt::Done),
+                .retain(|_, attempt| matches!(attempt, Attempt::Accepted | Attempt::Refused)),
             Event::Delivered { blob, to, answer } if *blob == self.update => {
                 let attempt = match answer {
-                    Delivery::Accepted | Delivery::Refused(_) => Attempt::Done,
+                    Delivery::Accepted => Attempt::Accepted,
+                    Delivery::Refused(_) => Attempt::Refused,
                     Delivery::Unreachable(_) => Attempt::Failed(now),
                 };
                 self.deliveries.insert(*to, attempt);
@@ -86,11 +88,12 @@ impl Prepared {
         let (Some((now, moment)), Some(next)) = (follower.live(), follower.next_moment()) else {
             return;
         };
-        if moment.cycle != self.cycle {
+        let Some(task) = follower.task().filter(|_| moment.cycle == self.cycle) else {
             return;
-        }
+        };
         if moment.window == Window::Reveal {
-            self.deliver(now, effects);
+            let receivers = task.manifest.rules.scoring.receivers_per_update as usize;
+            self.deliver(now, receivers, effects);
         }
         let seal = self.seal(follower);
         let sealed = Announcement::Sealed {
@@ -131,23 +134,32 @@ impl Prepared {
         binding.seal(self.update, &self.salt)
     }
 
-    fn deliver(&mut self, now: &Snapshot, effects: &mut Effects) {
-        for participant in now.participants.iter().filter(|p| p.validator_permit) {
-            let due = match self.deliveries.get(&participant.hotkey) {
-                None => true,
-                Some(Attempt::Failed(block)) => *block < now.block,
-                Some(Attempt::UnderWay | Attempt::Done) => false,
-            };
-            if let (true, Some(endpoint)) = (due, participant.endpoint) {
-                self.deliveries
-                    .insert(participant.hotkey, Attempt::UnderWay);
-                effects.push(Effect::Deliver {
-                    cycle: self.cycle,
-                    blob: self.update,
-                    to: participant.hotkey,
-                    endpoint,
-                });
-            }
+    /// Uploads to as many validators as it takes: first to those that were not asked, then again to those
+    /// that could not be reached (P-16).
+    fn deliver(&mut self, now: &Snapshot, receivers: usize, effects: &mut Effects) {
+        let taken = |attempt: &&Attempt| matches!(attempt, Attempt::UnderWay | Attempt::Accepted);
+        let missing = receivers.saturating_sub(self.deliveries.values().filter(taken).count());
+        if missing == 0 {
+            return;
+        }
+        let ring: Vec<(Hotkey, Endpoint)> = now
+            .receivers(self.update)
+            .map(|(participant, endpoint)| (participant.hotkey, endpoint))
+            .collect();
+        let attempt = |to: &Hotkey| self.deliveries.get(to);
+        let untried = ring.iter().filter(|(to, _)| attempt(to).is_none());
+        let again = ring.iter().filter(
+            |(to, _)| matches!(attempt(to), Some(Attempt::Failed(block)) if *block < now.block),
+        );
+        let due: Vec<_> = untried.chain(again).take(missing).copied().collect();
+        for (to, endpoint) in due {
+            self.deliveries.insert(to, Attempt::UnderWay);
+            effects.push(Effect::Deliver {
+                cycle: self.cycle,
+                blob: self.update,
+                to,
+                endpoint,
+            });
         }
     }
 }

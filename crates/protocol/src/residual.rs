@@ -22,6 +22,8 @@ pub(crate) struct Residual {
     hotkey: Hotkey,
     kept: Option<BlobId>,
     proposed: Option<Proposed>,
+    /// The first cycle of the state that was looked through last.
+    read: Option<Cycle>,
 }
 
 /// What would be owed once an update has been merged.
@@ -38,6 +40,7 @@ impl Residual {
             hotkey,
             kept: None,
             proposed: None,
+            read: None,
         }
     }
 
@@ -60,6 +63,10 @@ impl Residual {
 
     /// Takes in the state that the network builds on, any number of times.
     pub(crate) fn on_base(&mut self, base: &StateManifest) {
+        // What is trained after a state was read is not listed there.
+        if self.read.replace(base.cycle) == Some(base.cycle) {
+            return;
+        }
         let merged = |proposed: &mut Proposed| {
             // A state from before the update can list only an older one of the same bytes.
             base.cycle > proposed.cycle

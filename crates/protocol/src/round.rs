@@ -11,12 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::announcement::{Announcement, Vote};
+use crate::assignment::Assignment;
 use crate::committee::{Drawing, Lot, Roster};
 use crate::conduct::{self, Misconduct, Tolerance, blame};
 use crate::consensus::{self, Hearing, Reported, Tally, Verdict};
 use crate::ids::{BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, StateId};
 use crate::lineage;
-use crate::manifest::{BlockRef, CycleArchive, MergedUpdate, StateManifest};
+use crate::manifest::{BlockRef, CycleArchive, Document, MergedUpdate, StateManifest};
 use crate::review::{Docket, Past, Reviewed};
 use crate::rewards::{CycleRewards, cycle_rewards};
 use crate::rules::Rules;
@@ -53,8 +54,8 @@ pub(crate) struct Round {
 pub(crate) struct Commits {
     sealed: BlockRef,
     revealed: BlockRef,
-    seals: BTreeMap<Hotkey, Record>,
-    reveals: BTreeMap<Hotkey, Record>,
+    seals: Arc<BTreeMap<Hotkey, Record>>,
+    reveals: Arc<BTreeMap<Hotkey, Record>>,
     unregistered: BTreeSet<Hotkey>,
     pub(crate) submissions: Vec<Submission>,
     /// Whose reports count, in the order of their hotkeys.
@@ -68,6 +69,9 @@ pub(crate) struct Judgement {
     pub(crate) verdicts: Vec<Verdict>,
     pub(crate) rewards: CycleRewards,
     pub(crate) archive: CycleArchive,
+    /// The archive as a document, until it is in the store; and its name.
+    pub(crate) archive_bytes: Vec<u8>,
+    pub(crate) archive_id: BlobId,
     /// What became of the cycle before in review; `None` for an observer that does not know what was
     /// to be reviewed.
     pub(crate) reviewed: Option<Vec<Reviewed>>,
@@ -81,9 +85,9 @@ pub(crate) struct Known<'a> {
     pub(crate) network: Network,
     pub(crate) schedule: &'a Schedule,
     pub(crate) groups: &'a [GroupId],
-    pub(crate) tickets: &'a [u16],
+    pub(crate) assignment: &'a Assignment,
     /// Manifests of the base and of the states before it, as far as they are here.
-    pub(crate) manifests: &'a BTreeMap<StateId, StateManifest>,
+    pub(crate) manifests: &'a BTreeMap<StateId, Arc<StateManifest>>,
     pub(crate) older: &'a [StateId],
     pub(crate) rules: &'a Rules,
     /// Who is not drawn, as the base says; `None` until its manifest is here.
@@ -327,7 +331,7 @@ impl Round {
         let earlier = lineage::earlier(
             base,
             (self.cycle, known.rules.scoring.rebase_window),
-            |state| known.manifests.get(&state),
+            |state| known.manifests.get(&state).map(Arc::as_ref),
         );
         let expected = Expected {
             network: known.network,
@@ -335,19 +339,13 @@ impl Round {
             base,
             earlier: earlier.as_deref().ok(),
             older: known.older,
-            tickets: known.tickets,
+            assignment: known.assignment,
             schedule: known.schedule,
         };
         let submissions = submission::collect(&expected, sealed, revealed)?;
         let of_submitters = |records: &BTreeMap<Hotkey, Record>| {
-            submissions
-                .iter()
-                .filter_map(|s| {
-                    records
-                        .get(&s.hotkey)
-                        .map(|record| (s.hotkey, record.clone()))
-                })
-                .collect()
+            let record = |s: &Submission| Some((s.hotkey, records.get(&s.hotkey)?.clone()));
+            Arc::new(submissions.iter().filter_map(record).collect())
         };
         Some(Commits {
             sealed: block_ref(sealed),
@@ -379,11 +377,15 @@ impl Round {
         let mut faults = counted.faults.clone();
         let outliers = conduct::outliers(&hearing, &verdicts, &tolerance);
         blame(&mut faults, outliers, Misconduct::ReportOutlier);
+        let archive = self.archive(&counted, known)?;
+        let archive_bytes = archive.to_bytes();
         Some(Judgement {
             quorum,
             rewards: cycle_rewards(&verdicts, known.groups),
             verdicts,
-            archive: self.archive(&counted, known)?,
+            archive_id: BlobId::of(&archive_bytes),
+            archive_bytes,
+            archive,
             reviewed: self.review(scope, hearing.reports, known),
             reports: counted.reports,
             faults,
@@ -421,8 +423,8 @@ impl Round {
             scored: block_ref(self.reporting.scored()?),
             attested: attested.map(|(snapshot, _)| block_ref(snapshot)),
             voters: commits.voters.clone(),
-            seals: commits.seals.clone(),
-            reveals: commits.reveals.clone(),
+            seals: Arc::clone(&commits.seals),
+            reveals: Arc::clone(&commits.reveals),
             unregistered: commits.unregistered.clone(),
             reports: counted.records.clone(),
             attestations: attested.map_or_else(BTreeMap::new, |(_, records)| records.clone()),

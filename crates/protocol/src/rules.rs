@@ -207,6 +207,8 @@ pub struct ScoringRules {
     pub scorers_per_update: u32,
     /// Most opened updates of a group that are scored in a cycle (P-43).
     pub updates_per_group: u32,
+    /// Validators that a miner uploads its update to; the others fetch it there (P-16).
+    pub receivers_per_update: u32,
     /// How far two gains may lie apart and still agree, in nats a token (P-45).
     pub agreement: f64,
     /// Submissions of a cycle that all voters score again in the next one (P-46).
@@ -281,6 +283,7 @@ impl Default for Rules {
                 rebase_window: 1,
                 scorers_per_update: 16,
                 updates_per_group: 256,
+                receivers_per_update: 8,
                 agreement: 1e-3,
                 reviews: 2,
                 exclusion: 160,
@@ -418,6 +421,8 @@ impl Rules {
         let (scorers, updates) = (scoring.scorers_per_update, scoring.updates_per_group);
         in_range("scoring.scorers_per_update", number(scorers), 1.0, 1024.0)?;
         in_range("scoring.updates_per_group", number(updates), 1.0, 1e4)?;
+        let receivers = number(scoring.receivers_per_update);
+        in_range("scoring.receivers_per_update", receivers, 1.0, 1024.0)?;
         in_range("scoring.agreement", scoring.agreement, 1e-6, 1.0)?;
         in_range("scoring.reviews", number(scoring.reviews), 0.0, 64.0)?;
         in_range("scoring.exclusion", scoring.exclusion as f64, 0.0, 1e6)

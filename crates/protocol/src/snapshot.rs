@@ -8,11 +8,12 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::announcement::Announcement;
-use crate::ids::{Block, BlockHash, Hotkey};
+use crate::ids::{BlobId, Block, BlockHash, Hotkey};
 pub use crate::participants::{Participant, Participants};
 
 /// The chain as of one block.
@@ -41,7 +42,7 @@ pub struct Record {
     pub index: u32,
     /// The payload.
     #[serde(with = "hex_bytes")]
-    pub bytes: Vec<u8>,
+    pub bytes: Arc<[u8]>,
 }
 
 /// An address of a participant's HTTP server. Untrusted: whoever announced it chose it.
@@ -98,15 +99,42 @@ impl Snapshot {
         })
     }
 
+    /// Validators in the order in which an update is offered to them and asked for: by stake, beginning
+    /// with another one for each update (P-16).
+    pub fn receivers(&self, update: BlobId) -> impl Iterator<Item = (&Participant, Endpoint)> {
+        let serving: Vec<_> = self.participants.serving().collect();
+        let drawn = update.0.first_chunk::<8>().copied().unwrap_or_default();
+        let first = u128::from(u64::from_le_bytes(drawn)) * serving.len() as u128 >> 64;
+        let first = usize::try_from(first).unwrap_or(0);
+        let all = serving.len();
+        serving.into_iter().cycle().skip(first).take(all)
+    }
+
+    /// The servers of [`Snapshot::servers`], those first that the update was uploaded to.
+    #[must_use]
+    pub fn servers_of_update(&self, update: BlobId, except: Hotkey) -> Vec<Endpoint> {
+        let others = self
+            .receivers(update)
+            .filter(|(participant, _)| participant.hotkey != except);
+        let owner = self
+            .serving_owner()
+            .filter(|(owner, _)| owner.hotkey != except);
+        others.chain(owner).map(|(_, endpoint)| endpoint).collect()
+    }
+
+    /// The owner, where it serves and has no permit to validate.
+    fn serving_owner(&self) -> Option<(&Participant, Endpoint)> {
+        let owner = self.owner.and_then(|owner| self.participant(owner));
+        let owner = owner.filter(|owner| !owner.validator_permit)?;
+        Some((owner, owner.endpoint?))
+    }
+
     /// Servers that blobs can be had from: validators and the owner, by stake; never oneself.
     #[must_use]
     pub fn servers(&self, except: Hotkey) -> Vec<Endpoint> {
         let permitted = self.participants.serving();
-        let owner = self.owner.and_then(|owner| self.participant(owner));
-        let owner = owner.filter(|owner| !owner.validator_permit);
-        let owner = owner.and_then(|owner| Some((owner, owner.endpoint?)));
         let mut serving: Vec<_> = permitted
-            .chain(owner)
+            .chain(self.serving_owner())
             .filter(|(participant, _)| participant.hotkey != except)
             .collect();
         serving.sort_by_key(|(participant, _)| (Reverse(participant.stake), participant.uid));
@@ -118,13 +146,17 @@ impl Snapshot {
 pub(crate) mod hex_bytes {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(
+        bytes: &impl AsRef<[u8]>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&hex::encode(bytes))
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: From<Vec<u8>>>(
         deserializer: D,
-    ) -> Result<Vec<u8>, D::Error> {
-        hex::decode(String::deserialize(deserializer)?).map_err(de::Error::custom)
+    ) -> Result<T, D::Error> {
+        let bytes = hex::decode(String::deserialize(deserializer)?);
+        bytes.map(T::from).map_err(de::Error::custom)
     }
 }

@@ -11,7 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::announcement::{Announcement, Salt};
-use crate::assignment::assigned_group;
+use crate::assignment::Assignment;
 use crate::ids::{BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, Netuid, Seal, StateId};
 use crate::lineage::Earlier;
 use crate::reason::ReasonCode;
@@ -110,8 +110,8 @@ pub struct Expected<'a> {
     pub earlier: Option<&'a [Earlier]>,
     /// States before those, only to tell a stale base from an unknown one.
     pub older: &'a [StateId],
-    /// Tickets of each group, to assign hotkeys by.
-    pub tickets: &'a [u16],
+    /// Which group each hotkey trains.
+    pub assignment: &'a Assignment,
     /// The task's schedule.
     pub schedule: &'a Schedule,
 }
@@ -132,7 +132,7 @@ pub fn collect(
         .filter(|(_, record, _)| record.block >= opens && record.block <= sealed.block)
         .filter_map(|(hotkey, record, announcement)| match announcement {
             Announcement::Sealed { cycle, group, seal } => {
-                let own = assigned_group(hotkey, expected.tickets)?;
+                let own = expected.assignment.group_of(hotkey)?;
                 let claim = Claim {
                     hotkey,
                     cycle,
@@ -239,6 +239,7 @@ impl Claim {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::OnceLock;
 
     use proptest::prelude::*;
 
@@ -255,6 +256,8 @@ mod tests {
     const OLD: StateId = StateId([2; 32]);
     const REPLACED: StateId = StateId([6; 32]);
     const SALT: Salt = [5; 16];
+
+    static ONE_GROUP: OnceLock<Assignment> = OnceLock::new();
 
     fn miner() -> Hotkey {
         Hotkey([3; 32])
@@ -293,7 +296,7 @@ mod tests {
                     let record = Record {
                         block: Block(*block),
                         index: 0,
-                        bytes: announcement.encode(),
+                        bytes: announcement.encode().into(),
                     };
                     (*hotkey, record)
                 })
@@ -338,7 +341,7 @@ mod tests {
             base: BASE,
             earlier: None,
             older: &[OLD],
-            tickets: &[1],
+            assignment: ONE_GROUP.get_or_init(|| Assignment::new(vec![1])),
             schedule,
         }
     }

@@ -50,6 +50,8 @@ struct Work {
     received: BTreeMap<Hotkey, BlobId>,
     /// The opened updates that this validator is to score, once that is known.
     assigned: Option<Vec<Candidate>>,
+    /// Which updates are all here: those of before this cycle, with what is assigned, with what was judged.
+    fetched: Option<(bool, bool)>,
     /// Whose revealed updates no server had when scoring began.
     absent: BTreeSet<Hotkey>,
     /// The updates that the score job was given, and what it found.
@@ -244,15 +246,29 @@ impl Validator {
         let blobs = fixed.iter().copied().chain(base.blobs());
         let complete = self.follower.library.has_all(blobs);
         let groups = task.groups.clone();
-        let updates = self.updates_of_use();
         self.follower.want(fixed, Form::Blob, effects);
         self.follower.want(self.of_successor(), Form::Blob, effects);
         if let Some(job) = self.follower.adopt(&groups, effects) {
             self.run(job, effects);
         }
-        self.follower.want(updates, Form::Update, effects);
+        self.fetch_updates(effects);
         if complete {
             self.follower.tell_ready(effects);
+        }
+    }
+
+    /// Thousands of updates, and most blocks add none: once all are here, they are not looked for again
+    /// before there are others.
+    fn fetch_updates(&mut self, effects: &mut Effects) {
+        let known = (self.work.assigned.is_some(), self.judgement().is_some());
+        if self.work.fetched == Some(known) {
+            return;
+        }
+        let updates = self.updates_of_use();
+        if self.follower.library.has_all(updates.iter().copied()) {
+            self.work.fetched = Some(known);
+        } else {
+            self.follower.want(updates, Form::Update, effects);
         }
     }
 

@@ -19,6 +19,7 @@ mod validators;
 use std::fmt;
 use std::sync::Arc;
 
+use connito_protocol::assignment::Assignment;
 use connito_protocol::event::Effect;
 use connito_protocol::ids::{BlobId, Cycle, GroupId, Hotkey, StateId};
 use connito_protocol::job::{Job, Outcome};
@@ -229,12 +230,13 @@ pub(crate) struct Setting {
     /// The state that cycle 0 builds on.
     pub(crate) first_state: StateId,
     pub(crate) schedule: Schedule,
+    pub(crate) assignment: Assignment,
 }
 
 impl Setting {
     /// The group that a hotkey is assigned to.
     pub(crate) fn group(&self, hotkey: Hotkey) -> Option<GroupId> {
-        connito_protocol::assignment::assigned_group(hotkey, &self.manifest.tickets)
+        self.assignment.group_of(hotkey)
     }
 }
 

@@ -197,7 +197,7 @@ impl Chain {
                 let record = Record {
                     block,
                     index,
-                    bytes,
+                    bytes: bytes.into(),
                 };
                 self.records.insert(hotkey, record);
             }
@@ -274,7 +274,7 @@ mod tests {
         assert!(make(&mut chain).is_empty());
         let record = &chain.head().records[&BOB];
         assert_eq!(
-            (record.block, record.index, record.bytes.as_slice()),
+            (record.block, record.index, &record.bytes[..]),
             (Block(1), 1, &[2][..])
         );
     }

@@ -177,7 +177,7 @@ impl Monitor {
                     base: *base,
                     earlier: earlier.as_deref(),
                     older: &older[older.len().saturating_sub(4)..],
-                    tickets: &setting.manifest.tickets,
+                    assignment: &setting.assignment,
                     schedule: &setting.schedule,
                 };
                 let sealed = record.sealed.take();

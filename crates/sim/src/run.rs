@@ -14,11 +14,13 @@ use std::sync::Arc;
 
 use connito_learning::store::{BlobStore, MemoryStore};
 use connito_learning::toy::task::ToyTask;
+use connito_protocol::assignment::Assignment;
 use connito_protocol::event::{Effect, Event};
 use connito_protocol::ids::{BlobId, Block, BlockHash, Hotkey, Netuid};
 use connito_protocol::job::{Job, Outcome};
 use connito_protocol::machine::{Machine, Step};
 use connito_protocol::manifest::{Document, StateManifest, TaskManifest};
+use connito_protocol::received::ReceivedDocument;
 use connito_protocol::snapshot::Endpoint;
 use connito_protocol::submission::Network as NetworkId;
 
@@ -99,6 +101,8 @@ pub(crate) struct Simulation {
     pub(crate) monitor: Monitor,
     pub(crate) traffic: Traffic,
     pub(crate) sizes: HashMap<BlobId, f64>,
+    /// Documents that were fetched: their bytes are one for all who hold them.
+    pub(crate) documents: HashMap<BlobId, Arc<ReceivedDocument>>,
     pub(crate) random: Random,
     pub(crate) steps: u64,
     pub(crate) stalled_until: Micros,
@@ -139,6 +143,7 @@ impl Simulation {
             next_ticket: 0,
             traffic: Traffic::default(),
             sizes: HashMap::new(),
+            documents: HashMap::new(),
             random: Random::new(seed, "run", 0),
             steps: 0,
             stalled_until: 0,
@@ -478,6 +483,7 @@ fn publish(
         task,
         schedule: manifest.schedule(),
         first_state,
+        assignment: Assignment::new(manifest.tickets.clone()),
         manifest,
     })
 }

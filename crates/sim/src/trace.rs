@@ -126,8 +126,9 @@ fn event_in_words(event: &Event) -> String {
             format!("block {}", snapshot.block)
         }
         Event::Block(snapshot) => format!("block {} of {}", snapshot.block, snapshot.head),
-        Event::Document { blob, bytes, .. } => {
-            format!("document {} of {} bytes", blob.short(), bytes.len())
+        Event::Document { blob, document, .. } => {
+            let bytes = document.bytes().len();
+            format!("document {} of {bytes} bytes", blob.short())
         }
         Event::Fetched { blob, .. } => format!("fetched {}", blob.short()),
         Event::FetchFailed { blob, absent } => match absent {

@@ -5,9 +5,12 @@
 //! the bytes then share the links, and a server that dies on the way costs the attempt. An upload asks
 //! for room first, as with the real server, and its receiver's machine has the last word.
 
+use std::sync::Arc;
+
 use connito_learning::store::BlobStore;
 use connito_protocol::event::{Delivery, Event, Fetch, Form, UploadAnswer};
 use connito_protocol::ids::{BlobId, Cycle, Hotkey};
+use connito_protocol::received::ReceivedDocument;
 use connito_protocol::schedule::Window;
 use connito_protocol::snapshot::Endpoint;
 
@@ -136,13 +139,13 @@ impl Simulation {
             Form::Update => self.update_bytes(),
             Form::Document | Form::Blob => self
                 .store
-                .read(blob)
+                .open(blob)
                 .map_or(0.0, |bytes| bytes.len() as f64),
         })
     }
 
     fn fetched(&mut self, id: NodeId, blob: BlobId, form: Form, from: Bytes) {
-        let event = match self.store.read(blob) {
+        let event = match self.store.open(blob) {
             Ok(bytes) => {
                 // As long as manifests say that it is; the links carry the length of the scenario.
                 let received = match from {
@@ -151,11 +154,15 @@ impl Simulation {
                 };
                 match form {
                     Form::Blob | Form::Update => Event::Fetched { blob, received },
-                    Form::Document => Event::Document {
-                        blob,
-                        bytes,
-                        received,
-                    },
+                    Form::Document => {
+                        let fresh = || Arc::new(ReceivedDocument::new(bytes.to_vec()));
+                        let document = self.documents.entry(blob).or_insert_with(fresh);
+                        Event::Document {
+                            blob,
+                            document: Arc::clone(document),
+                            received,
+                        }
+                    }
                 }
             }
             Err(_) => Event::FetchFailed {

@@ -123,9 +123,9 @@ impl Story {
                         .push(*block);
                 }
             }
-            Event::Document { bytes, .. } if self.schedule.is_none() => {
+            Event::Document { document, .. } if self.schedule.is_none() => {
                 // Of the documents that roles read, only the task is one.
-                let task = TaskManifest::from_bytes(bytes).ok();
+                let task = TaskManifest::from_bytes(document.bytes()).ok();
                 self.schedule = task.map(|task| task.schedule());
             }
             Event::Delivered {

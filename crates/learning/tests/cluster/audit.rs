@@ -156,7 +156,7 @@ impl Remains {
             let bytes = self.mirror.read(state.manifest_blob()).unwrap();
             let manifest = StateManifest::from_bytes(&bytes).unwrap();
             next = manifest.parent;
-            manifests.insert(state, manifest);
+            manifests.insert(state, Arc::new(manifest));
         }
         let bytes = |update| {
             self.mirror
@@ -320,7 +320,7 @@ fn a_changed_score_or_vote_is_found_in_its_cycle() {
                 measured.utility *= 2.0;
             }
             let bytes = Announcement::Scored(report).encode();
-            snapshot.records.get_mut(&hotkey).unwrap().bytes = bytes;
+            snapshot.records.get_mut(&hotkey).unwrap().bytes = bytes.into();
         }
     });
     assert!(
@@ -336,7 +336,7 @@ fn a_changed_score_or_vote_is_found_in_its_cycle() {
             if let Some((_, Announcement::Voted(mut vote))) = snapshot.announcement(hotkey) {
                 vote.fallback = StateId([9; 32]);
                 let bytes = Announcement::Voted(vote).encode();
-                snapshot.records.get_mut(&hotkey).unwrap().bytes = bytes;
+                snapshot.records.get_mut(&hotkey).unwrap().bytes = bytes.into();
             }
         }
     });
@@ -367,8 +367,7 @@ fn an_archive_tells_what_the_chain_told_and_a_changed_one_is_refused() {
     ));
     let mut padded = archive;
     let opens = Block(padded.sealed.number.0 - 10);
-    padded
-        .seals
+    Arc::make_mut(&mut padded.seals)
         .values_mut()
         .for_each(|record| record.block = opens);
     let refused = run.by_archive(&padded, None).unwrap_err();

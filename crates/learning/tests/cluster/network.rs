@@ -13,6 +13,7 @@ use connito_protocol::job::{Job, Outcome};
 use connito_protocol::machine::{Machine, Role, Step};
 use connito_protocol::manifest::{CycleArchive, Document, StateManifest, TaskManifest};
 use connito_protocol::receipt::Receipt;
+use connito_protocol::received::ReceivedDocument;
 use connito_protocol::rules::{Codec, Rules};
 use connito_protocol::scoring::mean_loss;
 use connito_protocol::snapshot::{Endpoint, Record, Snapshot};
@@ -188,7 +189,7 @@ impl Network {
                 Record {
                     block: next.block,
                     index,
-                    bytes,
+                    bytes: bytes.into(),
                 },
             );
         }
@@ -315,7 +316,7 @@ impl Network {
         match form {
             Form::Document => Event::Document {
                 blob,
-                bytes,
+                document: Arc::new(ReceivedDocument::new(bytes)),
                 received,
             },
             Form::Blob | Form::Update => Event::Fetched { blob, received },

@@ -10,7 +10,7 @@
 
 use std::cmp::Reverse;
 
-use super::{Draws, MOST_TICKETS, TicketsError, check_tickets};
+use super::{Draws, MOST_TICKETS, TicketsError, check_tickets, drawing};
 use crate::ids::{GroupId, Hotkey};
 
 /// A group's tickets grow to so many times what they were at most: each is drawn for every hotkey.
@@ -151,8 +151,9 @@ struct Standing {
 impl Standing {
     fn new(hotkey: Hotkey, start: &[u16]) -> Self {
         let groups = (0..=u16::MAX).map(GroupId).zip(start);
+        let drawing = drawing(hotkey);
         let records: Vec<_> = groups
-            .map(|(group, held)| records(Draws::new(hotkey, group), reach(*held)))
+            .map(|(group, held)| records(Draws::of(&drawing, group), reach(*held)))
             .collect();
         let best = records.iter().zip(start);
         let best = best.map(|(records, held)| highest(records, *held));

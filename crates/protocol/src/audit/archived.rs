@@ -59,8 +59,8 @@ pub(super) fn snapshots(archive: &CycleArchive, expected: &Fixed<Block>) -> Fixe
     let attested = at(attested, archive.attestations.clone());
     Fixed {
         begun: at(begun, BTreeMap::new()),
-        sealed: at(archive.sealed, archive.seals.clone()),
-        revealed: at(archive.revealed, archive.reveals.clone()),
+        sealed: at(archive.sealed, archive.seals.as_ref().clone()),
+        revealed: at(archive.revealed, archive.reveals.as_ref().clone()),
         seeded,
         scoring,
         scored: at(archive.scored, reports),

@@ -28,6 +28,8 @@ pub(super) struct Adoption {
     since: Block,
     /// Groups that are to be recomputed, with the updates that this takes.
     recomputing: BTreeMap<GroupId, Vec<MergedUpdate>>,
+    /// Groups of which the updates that were merged are shorter than the shard.
+    short: BTreeSet<GroupId>,
     /// Everything that the role wants of the state is here.
     complete: bool,
     /// What was asked for on behalf of the state, to know its bytes from others'.
@@ -41,6 +43,13 @@ struct Figures {
     fetched: u64,
     whole: u64,
     recomputed: bool,
+}
+
+impl Adoption {
+    /// Whether everything that the role wants of the state is here.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
 }
 
 impl Follower {
@@ -65,7 +74,7 @@ impl Follower {
             .collect();
         let ready = updates.iter().all(|update| self.library.has(update.blob));
         self.want_of_state(updates, effects);
-        self.want_shards(state, &wanted, effects);
+        self.want_shards(&wanted, effects);
         if self.adoption.recomputing.is_empty() || !ready {
             return None;
         }
@@ -123,9 +132,10 @@ impl Follower {
     /// Decides, group by group, what is recomputed.
     fn plan(&mut self, state: StateId, wanted: &[GroupState]) {
         let missing = |blob: BlobId| !self.library.has(blob);
-        let base = self.manifests.get(&state);
-        let parent = base.and_then(|base| self.manifests.get(&base.parent?));
+        let base = self.manifest(state);
+        let parent = base.and_then(|base| self.manifest(base.parent?));
         let led = base.and_then(|base| self.task_that_led_to(base.cycle));
+        let short = base.map_or_else(BTreeSet::new, groups_with_short_updates);
         let mut recomputing = BTreeMap::new();
         let mut whole = 0_u64;
         for group in wanted {
@@ -139,7 +149,7 @@ impl Follower {
             let held = parent.group(group.group).is_some_and(|before| {
                 !missing(before.shard) && before.momentum.is_none_or(|momentum| !missing(momentum))
             });
-            if any_missing && held && is_shorter(base, group) {
+            if any_missing && held && short.contains(&group.group) {
                 recomputing.insert(group.group, of_group(base, group.group));
             }
         }
@@ -149,6 +159,7 @@ impl Follower {
             state: Some(state),
             since: self.now.as_ref().map_or(Block(0), |now| now.block),
             recomputing,
+            short,
             complete: false,
             asked: BTreeSet::new(),
             figures,
@@ -166,16 +177,13 @@ impl Follower {
     }
 
     /// Shards that are not recomputed; and momenta, where the next state can be recomputed with them.
-    fn want_shards(&mut self, state: StateId, wanted: &[GroupState], effects: &mut Effects) {
-        let Some(base) = self.manifests.get(&state) else {
-            return;
-        };
+    fn want_shards(&mut self, wanted: &[GroupState], effects: &mut Effects) {
         let mut blobs = Vec::new();
         for group in wanted {
             let keeps_all = self.reads == Reads::Everything;
             let momentum = group
                 .momentum
-                .filter(|_| keeps_all || is_shorter(base, group));
+                .filter(|_| keeps_all || self.adoption.short.contains(&group.group));
             if !self.adoption.recomputing.contains_key(&group.group) {
                 let both = std::iter::once(group.shard).chain(momentum);
                 blobs.extend(both.map(|blob| Wanted::of_length(blob, group.bytes)));
@@ -194,7 +202,7 @@ impl Follower {
     }
 
     fn advance_job(&self, to: StateId) -> Option<Job> {
-        let base = self.manifests.get(&to)?;
+        let base = self.manifest(to)?;
         Some(Job::Advance(AdvanceJob {
             cycle: self.round()?.cycle,
             task: self.task_that_led_to(base.cycle)?,
@@ -204,12 +212,20 @@ impl Follower {
     }
 }
 
-/// Whether the updates that were merged into a group are shorter than its shard. Without any, what
-/// changed is the momentum, which was halved: nothing has to come for that.
-fn is_shorter(base: &StateManifest, group: &GroupState) -> bool {
-    let updates = base.merged.iter().filter(|m| m.group == group.group);
-    let bytes = updates.fold(0_u64, |sum, merged| sum.saturating_add(merged.bytes));
-    bytes < group.bytes
+/// The groups whose merged updates are together shorter than the shard. Without any, what changed is the
+/// momentum, which was halved: nothing has to come for that.
+fn groups_with_short_updates(base: &StateManifest) -> BTreeSet<GroupId> {
+    let mut bytes: BTreeMap<GroupId, u64> = BTreeMap::new();
+    for merged in &base.merged {
+        let sum = bytes.entry(merged.group).or_default();
+        *sum = sum.saturating_add(merged.bytes);
+    }
+    let short = |state: &&GroupState| bytes.get(&state.group).copied().unwrap_or(0) < state.bytes;
+    base.groups
+        .iter()
+        .filter(short)
+        .map(|state| state.group)
+        .collect()
 }
 
 fn of_group(base: &StateManifest, group: GroupId) -> Vec<MergedUpdate> {

@@ -27,7 +27,7 @@ impl Follower {
             network: self.identity.network,
             schedule: &task.schedule,
             groups: &task.groups,
-            tickets: &task.manifest.tickets,
+            assignment: &self.tasks.assignment,
             manifests: &self.manifests,
             older: &self.older,
             rules: &task.manifest.rules,
@@ -65,6 +65,12 @@ impl Follower {
         {
             self.on_judged(effects);
         }
+    }
+
+    /// The document that this cycle's judgement was read from, to be kept.
+    pub(crate) fn take_archive(&mut self) -> Option<Vec<u8>> {
+        let judgement = self.round.as_mut()?.judgement.as_mut()?;
+        Some(std::mem::take(&mut judgement.archive_bytes))
     }
 
     /// A body that this role wrote itself.

@@ -16,9 +16,10 @@ use std::sync::Arc;
 
 use super::Follower;
 use crate::announcement::{Announcement, Vote, task_digest};
+use crate::assignment::{Assignment, assigned_group};
 use crate::consensus;
 use crate::event::{Effects, Milestone};
-use crate::ids::{BlobId, Block, Cycle, GroupId, StateId};
+use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, StateId};
 use crate::manifest::{Document, StateManifest, TaskManifest};
 use crate::schedule::{Schedule, Window};
 use crate::snapshot::{Snapshot, Voter};
@@ -33,12 +34,15 @@ pub(crate) struct Task {
     pub(crate) manifest: TaskManifest,
     pub(crate) schedule: Schedule,
     pub(crate) groups: Vec<GroupId>,
+    /// The group that this role's hotkey trains (P-6), if it mines.
+    pub(crate) own_group: Option<GroupId>,
 }
 
 impl Task {
-    fn new(id: BlobId, manifest: TaskManifest) -> Self {
+    fn new(id: BlobId, manifest: TaskManifest, hotkey: Hotkey) -> Self {
         Self {
             id,
+            own_group: assigned_group(hotkey, &manifest.tickets),
             schedule: manifest.schedule(),
             groups: manifest.group_ids(),
             manifest,
@@ -62,6 +66,8 @@ impl Task {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tasks {
     pub(super) current: Option<Arc<Task>>,
+    /// Who trains what under the current one.
+    pub(super) assignment: Assignment,
     /// The one before, once another has taken its place.
     previous: Option<Arc<Task>>,
     read: BTreeMap<BlobId, Arc<Task>>,
@@ -143,7 +149,7 @@ impl Follower {
     /// while it is not here.
     pub(crate) fn successor_state(&self) -> Option<&StateManifest> {
         let first = self.successor()?.manifest.first_state?;
-        self.manifests.get(&first)
+        self.manifest(first)
     }
 
     /// The task under which a state that `cycle` builds on first was merged: the one of the cycle
@@ -178,7 +184,7 @@ impl Follower {
                 let sound = manifest.check();
                 self.tasks
                     .read
-                    .insert(id, Arc::new(Task::new(id, manifest)));
+                    .insert(id, Arc::new(Task::new(id, manifest, self.identity.hotkey)));
                 if let Err(error) = sound {
                     self.tasks.refuse(id, error.to_string(), effects);
                 }
@@ -233,6 +239,7 @@ impl Follower {
         effects.tell(Milestone::TaskLoaded { task: task.id });
         let tasks = &mut self.tasks;
         (tasks.decided, tasks.successor, tasks.weighed) = (None, None, None);
+        tasks.assignment = Assignment::new(task.manifest.tickets.clone());
         tasks.current = Some(task);
     }
 
@@ -308,7 +315,7 @@ impl Follower {
         };
         let state = task.manifest.first_state;
         let fits = |state: StateId| {
-            let here = self.manifests.get(&state);
+            let here = self.manifest(state);
             !self.unreadable.contains(&state)
                 && here.is_none_or(|here| task.manifest.begins_with(here))
         };

@@ -7,9 +7,8 @@
 use super::{MAXIMUM_ATTEMPTS, Validator, WEIGHTS_RETRY_BLOCKS};
 use crate::announcement::{Announcement, Vote, task_digest};
 use crate::event::{Effect, Effects, Milestone};
-use crate::ids::BlobId;
 use crate::job::{Job, MergeJob, Merged, Weighted};
-use crate::manifest::{Document, StateManifest};
+use crate::manifest::StateManifest;
 use crate::seed::{Draw, seed};
 
 impl Validator {
@@ -51,7 +50,7 @@ impl Validator {
             format: StateManifest::FORMAT,
             cycle: next,
             parent: Some(base),
-            archive: Some(BlobId::of(&judgement.archive.to_bytes())),
+            archive: Some(judgement.archive_id),
             groups: merged.candidate.clone(),
             merged: judgement.merged(|_| lengths.next().unwrap_or_default()),
             excluded: judgement.excluded(&incumbent.excluded, (next, exclusion))?,

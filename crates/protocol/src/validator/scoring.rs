@@ -11,7 +11,7 @@ use crate::consensus::Verdict;
 use crate::event::{Effect, Effects};
 use crate::ids::{Block, GroupId, Hotkey};
 use crate::job::{Candidate, Job, ScoreJob};
-use crate::manifest::{BlockRef, Document};
+use crate::manifest::BlockRef;
 use crate::reason::ReasonCode;
 use crate::receipt::Receipt;
 use crate::report::{Entry, ScoreReport};
@@ -187,7 +187,6 @@ impl Validator {
             return;
         };
         let (base, seeded) = (judgement.archive.base, judgement.archive.seeded);
-        let archive = judgement.archive.to_bytes();
         let own = self.work.scored.as_ref();
         let ranks = Ranks::new(&judgement.verdicts);
         let receipts: Vec<Receipt> = judgement
@@ -215,7 +214,9 @@ impl Validator {
             })
             .collect();
         self.work.receipts_issued = true;
-        self.follower.keep_document(archive, effects);
+        if let Some(archive) = self.follower.take_archive() {
+            self.follower.keep_document(archive, effects);
+        }
         for receipt in receipts {
             effects.push(Effect::Issue(receipt));
         }
