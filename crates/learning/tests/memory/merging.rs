@@ -1,19 +1,7 @@
-//! What a merge holds in memory, counted by the allocator: not more for fifty updates than for two,
-//! and in no case a shard and a half. A binary of its own, for the allocator is the whole process's.
+//! A merge: not more for fifty updates than for two, and in no case a shard and a half.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a harness that fails to build its inputs has failed"
-)]
-#![expect(
-    unsafe_code,
-    reason = "an allocator that counts has to be one, and hands everything on to the system's"
-)]
-
-use std::alloc::{GlobalAlloc, Layout as Memory, System};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use connito_engine::Tensor;
 use connito_learning::shard::{Layout, Shard};
@@ -24,29 +12,7 @@ use connito_protocol::ids::{BlobId, GroupId};
 use connito_protocol::manifest::GroupState;
 use connito_protocol::rules::{Codec, Rules};
 
-struct Counting;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: every call is the system allocator's, with the same arguments.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, memory: Memory) -> *mut u8 {
-        let held = HELD.fetch_add(memory.size(), Ordering::Relaxed) + memory.size();
-        MOST.fetch_max(held, Ordering::Relaxed);
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(memory) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, memory: Memory) {
-        HELD.fetch_sub(memory.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(at, memory) }
-    }
-}
+use super::{alone, most_held};
 
 /// A store that lends what it holds and only names what is written.
 #[derive(Default)]
@@ -120,16 +86,14 @@ fn held_while_merging(updates: usize, layout: &Layout) -> usize {
         layout,
         rules: &rules,
     };
-    let held = HELD.load(Ordering::Relaxed);
-    MOST.store(held, Ordering::Relaxed);
-    succession.merged(&before, &accepted).unwrap();
-    MOST.load(Ordering::Relaxed) - held
+    most_held(|| succession.merged(&before, &accepted).unwrap())
 }
 
 /// Sixteen tensors of 1 MiB each in f32. What should not happen: memory that grows with the updates'
 /// values; their names and places are all that adds up.
 #[test]
 fn however_many_updates_are_merged_memory_stays_below_a_shard_and_a_half() {
+    let _alone = alone();
     let layout: Layout = (0..16)
         .map(|tensor| (format!("experts.{tensor}.all.weight"), vec![512, 512]))
         .collect();
