@@ -1,39 +1,38 @@
-//! Writes inputs to begin with to `corpus/TARGET`: one sound example of every kind.
+//! Writes inputs to begin with to `corpus/TARGET`: one sound example of every kind, and what a small
+//! network of real machines says, writes and hears in two cycles.
 //!
 //! A fuzzer finds its way from a sound file to a damaged one sooner than the other way round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use connito_fuzz::history::networks;
+use connito_fuzz::network::{NETUID, Network, OWNER, state, task};
+use connito_fuzz::update;
 use connito_learning::shard::Shard;
 use connito_learning::wire::encode;
 use connito_protocol::Identity;
-use connito_protocol::announcement::{Announcement, Vote};
+use connito_protocol::announcement::{Announcement, Attestation, Mirrored, Vote};
 use connito_protocol::event::Event;
-use connito_protocol::ids::{
-    BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, Netuid, Seal, StateId, Uid,
-};
+use connito_protocol::ids::{BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, Seal, StateId, Uid};
 use connito_protocol::machine::{Character, Machine, Role, Step};
-use connito_protocol::manifest::{
-    BlockRef, CycleArchive, Document, Domain, GroupState, ModelParts, StateManifest, TaskManifest,
-};
-use connito_protocol::partition::ExpertMapping;
-use connito_protocol::report::ScoreReport;
-use connito_protocol::rules::{Codec, Rules};
+use connito_protocol::manifest::{BlockRef, CycleArchive, Document};
+use connito_protocol::reason::ReasonCode;
+use connito_protocol::report::{Entry, Measurement, ScoreReport};
+use connito_protocol::rules::Codec;
 use connito_protocol::snapshot::{Participant, Record, Snapshot, Voter};
-use connito_protocol::submission::Network;
-
-const OWNER: Hotkey = Hotkey([1; 32]);
+use connito_protocol::submission::Network as NetworkId;
 
 fn main() -> std::io::Result<()> {
     updates()?;
     for (number, announcement) in announcements().into_iter().enumerate() {
-        write("announcement", number, &announcement.encode())?;
+        write("announcement", &number.to_string(), &announcement.encode())?;
     }
-    write("documents", 0, &task().to_bytes())?;
-    write("documents", 1, &state().to_bytes())?;
-    write("documents", 2, &archive().to_bytes())?;
+    let documents = [task().to_bytes(), state().to_bytes(), archive().to_bytes()];
+    for (number, document) in documents.iter().enumerate() {
+        write("documents", &number.to_string(), document)?;
+    }
     let roles = [
         Role::Owner {
             task: BlobId::of(&task().to_bytes()),
@@ -43,37 +42,69 @@ fn main() -> std::io::Result<()> {
         Role::Copier { victim: OWNER },
     ];
     for (number, role) in roles.into_iter().enumerate() {
-        write("journal", number, &journal(role))?;
+        let (character, steps) = alone(role);
+        write("journal", &number.to_string(), &journal(&character, &steps))?;
+    }
+    let networks = networks();
+    networks.iter().try_for_each(said)?;
+    let journals = networks.iter().flat_map(Network::journals);
+    journals
+        .enumerate()
+        .try_for_each(|(history, (_, steps))| disturbances(history, steps))
+}
+
+/// What stood on the chain of a network, and what its members wrote. Named by hash, for some of it is the
+/// same in both.
+fn said(network: &Network) -> std::io::Result<()> {
+    for record in network.records() {
+        write("announcement", &BlobId::of(record).short(), record)?;
+    }
+    for document in network.documents() {
+        // A report's body is what would have stood on the chain.
+        let target = match document.starts_with(b"{") {
+            true => "documents",
+            false => "announcement",
+        };
+        write(target, &BlobId::of(document).short(), document)?;
     }
     Ok(())
 }
 
-fn write(target: &str, number: usize, bytes: &[u8]) -> std::io::Result<()> {
+/// Each event of a history that is no block, and some blocks, heard twice; then a few more.
+fn disturbances(history: usize, steps: &[Step]) -> std::io::Result<()> {
+    for (number, step) in steps.iter().enumerate() {
+        if matches!(step.event, Event::Block(_)) && number % 5 > 0 {
+            continue;
+        }
+        let event = serde_json::to_string(&step.event).expect("events are JSON");
+        let text = format!("[{history},{number}]\n{event}\n5\n{event}\n3");
+        write("journal", &format!("{history}-{number}"), text.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn write(target: &str, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     let folder = Path::new("corpus").join(target);
     std::fs::create_dir_all(&folder)?;
-    std::fs::write(folder.join(format!("seed-{number}")), bytes)
+    std::fs::write(folder.join(format!("seed-{name}")), bytes)
 }
 
 fn updates() -> std::io::Result<()> {
     for (number, codec) in Codec::ALL.into_iter().enumerate() {
         let target = serde_json::to_value(codec).map_err(std::io::Error::other)?;
         let target = format!("update_{}", target.as_str().unwrap_or_default());
-        for (choice, layout) in [
-            (0, connito_fuzz::long_layout()),
-            (1, connito_fuzz::short_layout()),
-        ] {
+        for (choice, layout) in [(0, update::long_layout()), (1, update::short_layout())] {
             let mut shard = Shard::zeros(&layout);
             for (index, value) in shard.0.values_mut().flat_map(|t| &mut t.values).enumerate() {
                 *value = ((index * 7919 % 1009) as f32 - 504.0) / 512.0;
             }
             let bytes = encode(&shard, codec);
             if choice == 1 {
-                write("update_file", number, &bytes)?;
+                write("update_file", &number.to_string(), &bytes)?;
             }
-            let (_, values) =
-                bytes.split_at(bytes.len() - connito_fuzz::body_bytes(&layout, codec));
+            let (_, values) = bytes.split_at(bytes.len() - update::body_bytes(&layout, codec));
             let body = [&[choice], values].concat();
-            write(&target, usize::from(choice), &body)?;
+            write(&target, &choice.to_string(), &body)?;
         }
     }
     Ok(())
@@ -96,7 +127,13 @@ fn announcements() -> Vec<Announcement> {
         Announcement::Scored(ScoreReport {
             cycle,
             submissions: [8; 8],
-            entries: Vec::new(),
+            entries: vec![
+                Entry::Measured(Measurement {
+                    utility: 0.25,
+                    standard_error: 0.125,
+                }),
+                Entry::Refused(ReasonCode::NotUploaded),
+            ],
         }),
         Announcement::Voted(Vote {
             cycle,
@@ -105,58 +142,17 @@ fn announcements() -> Vec<Announcement> {
             fallback: StateId([10; 32]),
             task: [11; 8],
         }),
+        Announcement::Reported(Mirrored {
+            cycle,
+            submissions: [8; 8],
+            body: BlobId([12; 32]),
+        }),
+        Announcement::Attested(Attestation {
+            cycle,
+            bodies: [13; 8],
+            held: vec![5],
+        }),
     ]
-}
-
-fn task() -> TaskManifest {
-    let blob = |number| BlobId([number; 32]);
-    TaskManifest {
-        format: 1,
-        name: "seed".to_owned(),
-        netuid: Netuid(1),
-        follows: None,
-        starts: Block(2),
-        first_cycle: Cycle(0),
-        rules: Rules::default(),
-        model: ModelParts {
-            config: blob(1),
-            tokenizer: blob(2),
-            backbone: blob(3),
-        },
-        groups: vec![ExpertMapping {
-            group_id: GroupId(0),
-            expert_indices: vec![0],
-            layer_indices: vec![0],
-            miner_hotkeys: Vec::new(),
-            param_keys: vec!["layers.0.experts.0.all.weight".to_owned()],
-        }],
-        tickets: vec![64],
-        domains: vec![Domain {
-            name: "text".to_owned(),
-            group: GroupId(0),
-            training: blob(4),
-            scoring: blob(5),
-            gate: blob(6),
-        }],
-        first_state: Some(StateId(BlobId::of(&state().to_bytes()).0)),
-    }
-}
-
-fn state() -> StateManifest {
-    StateManifest {
-        format: 1,
-        cycle: Cycle(0),
-        parent: None,
-        archive: None,
-        groups: vec![GroupState {
-            group: GroupId(0),
-            shard: BlobId([7; 32]),
-            bytes: 64,
-            momentum: None,
-            reference_norm: Some(0.5),
-        }],
-        merged: Vec::new(),
-    }
 }
 
 fn archive() -> CycleArchive {
@@ -164,14 +160,12 @@ fn archive() -> CycleArchive {
         number: Block(number),
         hash: BlockHash([3; 32]),
     };
-    let records = |announcement: &Announcement| {
-        let record = Record {
-            block: Block(36),
-            index: 0,
-            bytes: announcement.encode(),
-        };
-        BTreeMap::from([(OWNER, record)])
+    let record = |announcement: &Announcement| Record {
+        block: Block(36),
+        index: 0,
+        bytes: announcement.encode(),
     };
+    let records = |announcement| BTreeMap::from([(OWNER, record(announcement))]);
     let announcements = announcements();
     CycleArchive {
         format: 1,
@@ -180,24 +174,29 @@ fn archive() -> CycleArchive {
         sealed: at(37),
         revealed: at(39),
         seeded: at(40),
+        begun: Some(at(2)),
         scored: at(42),
+        attested: Some(at(44)),
         voters: vec![Voter {
             hotkey: OWNER,
             stake: 9,
         }],
         seals: records(&announcements[1]),
         reveals: records(&announcements[2]),
+        unregistered: BTreeSet::from([Hotkey([2; 32])]),
         reports: records(&announcements[3]),
+        attestations: records(&announcements[6]),
+        equivocations: BTreeMap::from([(OWNER, [3, 5].map(|kind| record(&announcements[kind])))]),
     }
 }
 
 /// A few blocks of a network of one, with the documents that its role asks for.
-fn journal(role: Role) -> Vec<u8> {
+fn alone(role: Role) -> (Character, Vec<Step>) {
     let identity = Identity {
         hotkey: OWNER,
-        network: Network {
+        network: NetworkId {
             genesis: BlockHash([9; 32]),
-            netuid: Netuid(1),
+            netuid: NETUID,
         },
         endpoint: None,
     };
@@ -208,7 +207,7 @@ fn journal(role: Role) -> Vec<u8> {
         bytes: bytes.clone(),
         received: 0,
     };
-    let blocks = (0..50).map(|block| Event::Block(Arc::new(snapshot(block, &documents[0]))));
+    let blocks = (0..20).map(|block| Event::Block(Arc::new(snapshot(block, &documents[0]))));
     let events = std::iter::once(Event::Started)
         .chain(blocks.clone().take(2))
         .chain(documents.iter().map(document))
@@ -218,10 +217,15 @@ fn journal(role: Role) -> Vec<u8> {
         effects: machine.handle(&event),
         event,
     });
-    let mut text = serde_json::to_vec(&character).expect("characters are JSON");
+    (character, steps.collect())
+}
+
+/// A journal as the target reads it.
+fn journal(character: &Character, steps: &[Step]) -> Vec<u8> {
+    let mut text = serde_json::to_vec(character).expect("characters are JSON");
     for step in steps {
         text.push(b'\n');
-        text.append(&mut serde_json::to_vec(&step).expect("steps are JSON"));
+        text.append(&mut serde_json::to_vec(step).expect("steps are JSON"));
     }
     text
 }

@@ -1,6 +1,11 @@
 //! Values of an update in `sparse`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    connito_fuzz::check_values(connito_protocol::rules::Codec::Sparse, bytes);
-});
+use std::sync::LazyLock;
+
+use connito_fuzz::update::Values;
+use connito_protocol::rules::Codec;
+
+static VALUES: LazyLock<Values> = LazyLock::new(|| Values::of(Codec::Sparse));
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| VALUES.check(bytes));
