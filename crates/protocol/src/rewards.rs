@@ -69,13 +69,19 @@ pub struct ChainWeights {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Average {
     value: f64,
-    unscored: u64,
+    /// Grace that was used up, in parts of which an unscored cycle costs [`UNSCORED_COSTS`].
+    used: u64,
 }
 
+/// Cycles with another verdict that give back the grace of an unscored one. Whoever can have an update
+/// go unscored at will (one silent server is enough) saves the work of one cycle in nine, and not of
+/// two in three.
+const UNSCORED_COSTS: u64 = 8;
+
 impl History {
-    /// Enters a cycle's rewards. A miner that the network failed to score keeps its average for
-    /// `unscored_grace` cycles, one that was not drawn for as long as that goes on; everyone else who
-    /// earned nothing gets a zero.
+    /// Enters a cycle's rewards. A miner that the network failed to score keeps its average while it has
+    /// some of `unscored_grace` left, one that was not drawn for as long as that goes on; everyone else
+    /// who earned nothing gets a zero.
     pub fn enter(&mut self, rules: &RewardRules, verdicts: &[Verdict], rewards: &CycleRewards) {
         for hotkey in rewards.shares.keys() {
             self.entries.entry(*hotkey).or_default();
@@ -86,16 +92,17 @@ impl History {
         };
         let not_drawn = of(&|code| code == ReasonCode::NotDrawn);
         let excused = of(&|code| code.charged_to() == Charged::Network);
+        let grace = rules.unscored_grace.saturating_mul(UNSCORED_COSTS);
         for (hotkey, average) in &mut self.entries {
             // Chance is neither a fault nor a failure: the cycle did not take place for this miner.
             if not_drawn.contains(hotkey) {
                 continue;
             }
-            if excused.contains(hotkey) && average.unscored < rules.unscored_grace {
-                average.unscored += 1;
+            if excused.contains(hotkey) && average.used + UNSCORED_COSTS <= grace {
+                average.used += UNSCORED_COSTS;
                 continue;
             }
-            average.unscored = 0;
+            average.used = average.used.saturating_sub(1);
             let earned = rewards.shares.get(hotkey).copied().unwrap_or(0.0);
             average.value = rules.history * average.value + (1.0 - rules.history) * earned;
         }
@@ -316,6 +323,31 @@ mod tests {
         }
         history.enter(&rules, &unscored, &cycle_rewards(&unscored, &groups));
         assert!(history.weights()[&Hotkey([1; 32])] < before);
+    }
+
+    /// What should not happen: that a miner who works every third cycle, and has its update go unscored
+    /// in the others, keeps what work in every cycle would have earned.
+    #[test]
+    fn going_unscored_again_and_again_is_not_paid_like_work() {
+        let rules = Rules::default().rewards;
+        let groups = [GroupId(0)];
+        let mut history = History::default();
+        for cycle in 0..90 {
+            let (code, weight) = match cycle % 3 {
+                0 => (ReasonCode::Accepted, 1.0),
+                _ => (ReasonCode::Unscored, 0.0),
+            };
+            let both = [
+                verdict(1, 0, code, weight),
+                verdict(2, 0, ReasonCode::Accepted, 1.0),
+            ];
+            let mut rewards = cycle_rewards(&both, &groups);
+            // In a cycle in which it earns, it is half of the two.
+            rewards.shares.insert(Hotkey([2; 32]), 0.5);
+            history.enter(&rules, &both, &rewards);
+        }
+        let weights = history.weights();
+        assert!(weights[&Hotkey([1; 32])] < 0.45 * weights[&Hotkey([2; 32])]);
     }
 
     #[test]

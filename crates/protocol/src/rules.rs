@@ -236,7 +236,8 @@ pub struct OuterRules {
 pub struct RewardRules {
     /// Share of the past kept when a cycle's reward enters a miner's history, 0 to 1.
     pub history: f64,
-    /// Cycles that a miner may stay unscored through no fault of its own before its history decays.
+    /// Cycles that a miner may go unscored through no fault of its own before its history decays; eight
+    /// others give one back.
     pub unscored_grace: u64,
     /// Blocks between two settings of weights on the chain.
     pub weight_interval: u64,

@@ -150,7 +150,18 @@ pub(crate) mod hex_bytes {
         bytes: &impl AsRef<[u8]>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex::encode(bytes))
+        serializer.serialize_str(&digits(bytes.as_ref()))
+    }
+
+    /// An archive holds thousands of records: this is several times as fast as going by way of `char`s.
+    fn digits(bytes: &[u8]) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut digits = vec![0; 2 * bytes.len()];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        String::from_utf8(digits).unwrap_or_default()
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: From<Vec<u8>>>(

@@ -1,14 +1,15 @@
-//! Whom an update is uploaded to, and how the others come by it (P-16).
+//! Whom an update is uploaded to, how the others come by it, and until when it is measured (P-16, P-25).
 
 use std::collections::BTreeSet;
 
-use connito_protocol::event::{Delivery, Event};
+use connito_protocol::event::{Delivery, Effect, Event};
 use connito_protocol::ids::{Cycle, Hotkey};
+use connito_protocol::job::Job;
 use connito_protocol::reason::ReasonCode;
 use connito_protocol::rules::Rules;
 
 use crate::committees::honest;
-use crate::network::{Network, Setting, Who};
+use crate::network::{Network, STARTS, Setting, Who};
 
 /// Six validators, of which two get an update from its miner.
 fn two_receivers() -> Setting {
@@ -65,5 +66,30 @@ fn whoever_cannot_be_reached_is_replaced_by_the_next() {
     assert_eq!(report.codes()[&ReasonCode::Accepted], 4);
     for miner in 0..4 {
         assert_eq!(receivers(&network, Who::Miner(miner)).len(), 2, "{miner}");
+    }
+}
+
+/// What should happen: measuring stops one block before the window's last, for a report that is sent
+/// when that block is the newest is included in none of the window (P-2). What should not: a stop in
+/// the block in which the job begins, after which nothing would be measured.
+#[test]
+fn measuring_stops_in_time_to_report_what_it_found() {
+    for score in [2, 3, 6] {
+        let mut setting = two_receivers();
+        setting.rules.windows.score = score;
+        let windows = setting.rules.windows;
+        let mut network = Network::with(&honest(2), setting);
+        network.run_cycle();
+        let opens = STARTS + windows.cycle() - windows.vote - score;
+        let last = opens + score - 1;
+        let (journal, _) = network.record_of(Who::Validator(0));
+        let jobs = journal.iter().flat_map(|step| &step.effects);
+        let stops: Vec<u64> = jobs
+            .filter_map(|effect| match effect {
+                Effect::Run(Job::Score(job)) => Some(job.stop_at.0),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(stops, [(last - 1).max(opens + 1)], "{score} blocks");
     }
 }

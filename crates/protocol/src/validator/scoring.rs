@@ -139,7 +139,9 @@ impl Validator {
                 .into_iter()
                 .filter(is_here)
                 .collect(),
-            stop_at: closes,
+            // What is found by the window's last block can be reported only if it is known one block before
+            // (P-2). Who begins as late as that has nothing to lose by going on.
+            stop_at: Block((closes.0.saturating_sub(1)).max(now.block.0 + 1)),
         };
         Some((
             job,
