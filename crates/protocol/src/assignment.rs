@@ -15,7 +15,7 @@
 mod balance;
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::ids::{GroupId, Hotkey};
 
@@ -50,8 +50,7 @@ pub fn assigned_group(hotkey: Hotkey, tickets: &[u16]) -> Option<GroupId> {
 #[derive(Debug, Clone, Default)]
 pub struct Assignment {
     tickets: Vec<u16>,
-    /// Looked up and never listed.
-    drawn: HashMap<Hotkey, Option<GroupId>>,
+    drawn: BTreeMap<Hotkey, Option<GroupId>>,
 }
 
 impl Assignment {
@@ -60,7 +59,7 @@ impl Assignment {
     pub fn new(tickets: Vec<u16>) -> Self {
         Self {
             tickets,
-            drawn: HashMap::new(),
+            drawn: BTreeMap::new(),
         }
     }
 

@@ -5,7 +5,7 @@
 //! store: only then does the machine get to read it. Knows names only: whether bytes match their name
 //! is checked where they arrive.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Effect, Effects, Event, Fetch, Form};
 use crate::ids::{BlobId, Block};
@@ -50,8 +50,7 @@ impl Wanted {
 /// A role's view of its blob store.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Library {
-    /// Looked up and never listed.
-    present: HashSet<BlobId>,
+    present: BTreeSet<BlobId>,
     pending: BTreeMap<BlobId, Pending>,
 }
 

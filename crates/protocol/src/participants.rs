@@ -58,7 +58,7 @@ impl Participants {
     }
 
     /// Everyone with a permit and an address, the largest stake first, then by slot.
-    pub fn serving(&self) -> impl Iterator<Item = (&Participant, Endpoint)> {
+    pub fn serving(&self) -> impl Iterator<Item = (&Participant, Endpoint)> + Clone {
         let places = self.0.serving.iter();
         places.filter_map(|place| {
             let participant = self.0.by_slot.get(*place)?;

@@ -102,12 +102,12 @@ impl Snapshot {
     /// Validators in the order in which an update is offered to them and asked for: by stake, beginning
     /// with another one for each update (P-16).
     pub fn receivers(&self, update: BlobId) -> impl Iterator<Item = (&Participant, Endpoint)> {
-        let serving: Vec<_> = self.participants.serving().collect();
+        let serving = self.participants.serving();
+        let all = serving.clone().count();
         let drawn = update.0.first_chunk::<8>().copied().unwrap_or_default();
-        let first = u128::from(u64::from_le_bytes(drawn)) * serving.len() as u128 >> 64;
+        let first = (u128::from(u64::from_le_bytes(drawn)) * all as u128) >> 64;
         let first = usize::try_from(first).unwrap_or(0);
-        let all = serving.len();
-        serving.into_iter().cycle().skip(first).take(all)
+        serving.cycle().skip(first).take(all)
     }
 
     /// The servers of [`Snapshot::servers`], those first that the update was uploaded to.
