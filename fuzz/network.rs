@@ -21,6 +21,7 @@ use connito_protocol::manifest::{
 };
 use connito_protocol::partition::ExpertMapping;
 use connito_protocol::receipt::Receipt;
+use connito_protocol::received::ReceivedDocument;
 use connito_protocol::report::Measurement;
 use connito_protocol::rules::{Rules, Windows};
 use connito_protocol::snapshot::{Endpoint, Participant, Record, Snapshot};
@@ -157,9 +158,9 @@ impl Network {
                 let record = Record {
                     block: self.block,
                     index: node as u32,
-                    bytes: announcement.encode(),
+                    bytes: announcement.encode().into(),
                 };
-                self.said.insert(record.bytes.clone());
+                self.said.insert(record.bytes.to_vec());
                 self.records.insert(hotkey, record);
                 return;
             }
@@ -205,7 +206,7 @@ impl Network {
         match (fetch.form, self.documents.get(&blob)) {
             (Form::Document, Some(bytes)) => Event::Document {
                 blob,
-                bytes: bytes.clone(),
+                document: Arc::new(ReceivedDocument::new(bytes.clone())),
                 received: 0,
             },
             (Form::Document, None) => Event::FetchFailed { blob, absent: true },

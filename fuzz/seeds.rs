@@ -19,6 +19,7 @@ use connito_protocol::ids::{BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, Se
 use connito_protocol::machine::{Character, Machine, Role, Step};
 use connito_protocol::manifest::{BlockRef, CycleArchive, Document};
 use connito_protocol::reason::ReasonCode;
+use connito_protocol::received::ReceivedDocument;
 use connito_protocol::report::{Entry, Measurement, ScoreReport};
 use connito_protocol::rules::Codec;
 use connito_protocol::snapshot::{Participant, Record, Snapshot, Voter};
@@ -163,7 +164,7 @@ fn archive() -> CycleArchive {
     let record = |announcement: &Announcement| Record {
         block: Block(36),
         index: 0,
-        bytes: announcement.encode(),
+        bytes: announcement.encode().into(),
     };
     let records = |announcement| BTreeMap::from([(OWNER, record(announcement))]);
     let announcements = announcements();
@@ -181,8 +182,8 @@ fn archive() -> CycleArchive {
             hotkey: OWNER,
             stake: 9,
         }],
-        seals: records(&announcements[1]),
-        reveals: records(&announcements[2]),
+        seals: Arc::new(records(&announcements[1])),
+        reveals: Arc::new(records(&announcements[2])),
         unregistered: BTreeSet::from([Hotkey([2; 32])]),
         reports: records(&announcements[3]),
         attestations: records(&announcements[6]),
@@ -204,7 +205,7 @@ fn alone(role: Role) -> (Character, Vec<Step>) {
     let documents = [task().to_bytes(), state().to_bytes()];
     let document = |bytes: &Vec<u8>| Event::Document {
         blob: BlobId::of(bytes),
-        bytes: bytes.clone(),
+        document: Arc::new(ReceivedDocument::new(bytes.clone())),
         received: 0,
     };
     let blocks = (0..20).map(|block| Event::Block(Arc::new(snapshot(block, &documents[0]))));
@@ -237,7 +238,7 @@ fn snapshot(block: u64, task: &[u8]) -> Snapshot {
     let record = Record {
         block: Block(0),
         index: 0,
-        bytes: announcement.encode(),
+        bytes: announcement.encode().into(),
     };
     let participant = Participant {
         uid: Uid(0),
