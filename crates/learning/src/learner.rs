@@ -275,7 +275,7 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             .unwrap_or_default();
         let mut update_bytes = Vec::new();
         for accepted in &job.accepted {
-            update_bytes.push(self.store.read(accepted.update)?.len() as u64);
+            update_bytes.push(self.store.len(accepted.update)?);
         }
         let (mut candidate, mut fallback) = (Vec::new(), Vec::new());
         for group in groups {

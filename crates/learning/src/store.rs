@@ -20,6 +20,14 @@ pub trait BlobStore: Send + Sync {
     /// Whether the whole blob is here.
     fn has(&self, id: BlobId) -> bool;
 
+    /// The blob's length in bytes, without its bytes being read where the store can tell.
+    ///
+    /// # Errors
+    /// It is not here, or cannot be read.
+    fn len(&self, id: BlobId) -> Result<u64, StoreError> {
+        self.open(id).map(|blob| blob.len() as u64)
+    }
+
     /// The whole blob; its bytes match its name.
     ///
     /// # Errors
@@ -200,6 +208,10 @@ impl BlobSink for MemorySink<'_> {
 impl<S: BlobStore + ?Sized> BlobStore for Arc<S> {
     fn has(&self, id: BlobId) -> bool {
         (**self).has(id)
+    }
+
+    fn len(&self, id: BlobId) -> Result<u64, StoreError> {
+        (**self).len(id)
     }
 
     fn read(&self, id: BlobId) -> Result<Vec<u8>, StoreError> {

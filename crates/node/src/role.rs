@@ -71,6 +71,10 @@ impl BlobStore for DiskBlobs {
         Self::has(self, &id)
     }
 
+    fn len(&self, id: BlobId) -> Result<u64, StoreError> {
+        Self::len(self, &id).map_err(|error| StoreError(sentence(&error)))
+    }
+
     fn read(&self, id: BlobId) -> Result<Vec<u8>, StoreError> {
         self.get(&id).map_err(|error| StoreError(sentence(&error)))
     }

@@ -6,12 +6,16 @@
 //! one update alone is in `scorer.rs`, likeness in `copies.rs`; this file reads blobs and keeps the
 //! backend in order.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use connito_protocol::ids::{BlobId, Block, GroupId, Seed, StateId};
 use connito_protocol::job::{Candidate, Finding, Original, Outcome, ScoreJob};
 use connito_protocol::reason::ReasonCode;
+use connito_protocol::rules::Codec;
 use connito_protocol::scoring::{SequenceLoss, Unmeasured};
 
 use super::{JobError, StateLearner};
@@ -22,11 +26,13 @@ use crate::shard::Shard;
 use crate::sketch::{Sampler, Sketch};
 use crate::store::BlobStore;
 use crate::update;
-use crate::wire::Rejection;
+use crate::wire::{self, Rejection};
 
 /// What a job knows after the updates before.
 struct Scoring<'a> {
     seed: &'a Seed,
+    /// Bytes of the longest shard, and so of the longest update (P-19).
+    longest: u64,
     originals: Originals,
     samplers: BTreeMap<GroupId, Sampler>,
     evaluations: BTreeMap<GroupId, Evaluation>,
@@ -71,6 +77,7 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
     fn begin_scoring<'a>(&self, job: &'a ScoreJob) -> Result<Scoring<'a>, JobError> {
         let mut scoring = Scoring {
             seed: &job.seed,
+            longest: self.longest_shard(),
             originals: Originals::default(),
             samplers: BTreeMap::new(),
             evaluations: BTreeMap::new(),
@@ -86,7 +93,7 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         }
         for candidate in &job.remembered {
             // What cannot be read any more cannot be compared with; nobody is charged for that.
-            if let Ok(Ok(update)) = self.read_update(candidate) {
+            if let Ok(Ok(update)) = self.read_update(candidate, scoring.longest) {
                 let known = (original(candidate), &update);
                 self.remember(candidate.group, known, &mut scoring)?;
             }
@@ -134,7 +141,7 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
             return Ok(Err(Finding::Copy { of }));
         }
         let refused = |code| Ok(Err(Finding::Refused { code }));
-        let update = match self.read_update(candidate)? {
+        let update = match self.read_update(candidate, scoring.longest)? {
             Ok(update) => update,
             Err(rejection) => return refused(rejection.code),
         };
@@ -154,13 +161,32 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         })
     }
 
-    fn read_update(&self, candidate: &Candidate) -> Result<Result<Shard, Rejection>, JobError> {
+    /// A miner may open with the name of anything that validators hold anyway, be it the backbone: its
+    /// length is looked at before its bytes are.
+    fn read_update(
+        &self,
+        candidate: &Candidate,
+        longest: u64,
+    ) -> Result<Result<Shard, Rejection>, JobError> {
         let layout = self.layout(candidate.group)?;
-        let bytes = self.store.read(candidate.update)?;
-        Ok(update::read(&bytes, layout))
+        let bytes = self.store.len(candidate.update)?;
+        if bytes > longest {
+            return Ok(Err(Rejection {
+                code: ReasonCode::TooLarge,
+                detail: format!("{bytes} bytes, the longest shard has {longest}"),
+            }));
+        }
+        let blob = self.store.open(candidate.update)?;
+        Ok(update::read(&blob, layout))
     }
 
-    /// Runs the model. What is no copy becomes an original, whatever it is worth.
+    fn longest_shard(&self) -> u64 {
+        let layouts = self.task.iter().flat_map(|task| task.layouts.values());
+        let lengths = layouts.map(|layout| wire::encoded_bytes(layout, Codec::F32));
+        lengths.max().unwrap_or(0)
+    }
+
+    /// Runs the model. What is no copy and has finite losses becomes an original, whatever it is worth.
     fn measure(
         &mut self,
         candidate: &Candidate,
@@ -179,21 +205,22 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
         let base = state.and_then(|state| state.shards.get(&group));
         let base = base.ok_or(JobError::UnknownGroup(group))?;
         let evaluation = &scoring.evaluations[&group];
-        let (finding, changes) = match evaluation.measure(&mut self.backend, (base, &update))? {
-            Ok(measured) => (measured.finding(), Some(measured.changes)),
+        let measured = match evaluation.measure(&mut self.backend, (base, &update))? {
+            Ok(measured) => measured,
             Err(Unmeasured::NonFiniteLoss) => {
-                let code = ReasonCode::NonFiniteLoss;
-                (Finding::Refused { code }, None)
+                return Ok(Finding::Refused {
+                    code: ReasonCode::NonFiniteLoss,
+                });
             }
             Err(Unmeasured::NoBaseline) => return Err(JobError::NoBaseline(self.state_id())),
         };
+        let finding = measured.finding();
         let originals = &mut scoring.originals;
         let bound = self.manifest().rules.scoring.same_function;
-        let same = changes.as_ref();
-        let same = same.and_then(|changes| originals.same_function(group, changes, bound));
-        if let Some(of) = same {
+        if let Some(of) = originals.same_function(group, &measured.changes, bound) {
             return Ok(Finding::Copy { of });
         }
+        let changes = Some(measured.changes);
         originals.remember((group, original(candidate)), compared, changes);
         Ok(finding)
     }
