@@ -12,6 +12,8 @@
 //! machine and checks that it asks for the same things; then `Started` makes it ask again for what
 //! was never answered. Decisions are the machine's; this file only carries.
 
+mod fetching;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -25,14 +27,13 @@ use connito_protocol::job::Outcome;
 use connito_protocol::machine::{Character, Machine, Step};
 use connito_protocol::manifest::{Document, StateManifest};
 use connito_protocol::receipt::Receipt;
-use connito_protocol::received::ReceivedDocument;
 use connito_protocol::snapshot::Endpoint;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::blobs::{BlobError, DiskBlobs};
 use crate::chain_link::{Writer, feed, sentence};
-use crate::client::{BlobClient, FetchError, Upload};
+use crate::client::{BlobClient, Upload};
 use crate::compute::{Compute, Head};
 use crate::journal::{Journal, JournalError};
 use crate::receipts::Receipts;
@@ -170,6 +171,8 @@ impl<C: Chain + 'static> Driver<C> {
             ports,
         };
         driver.finish_last_step(&steps)?;
+        // Before anything is asked for: the bound on updates follows from what is shown.
+        driver.show();
         driver.take(Event::Started)?;
         if let Some(task) = driver.ports.task.take() {
             driver.take(Event::TaskGiven { task })?;
@@ -276,7 +279,7 @@ impl<C: Chain + 'static> Driver<C> {
         let transfers = self.transfers.clone();
         tokio::spawn(async move {
             let _permit = transfers.acquire().await;
-            let event = fetched(&blobs, &client, &fetch).await;
+            let event = fetching::fetched(&blobs, &client, &fetch).await;
             // A closed channel means that the role has stopped.
             let _ = events.send(event).await;
         });
@@ -448,38 +451,6 @@ impl SignedReceipt {
             signature: hex::encode(keypair.sign(&text)),
             receipt: receipt.clone(),
         }
-    }
-}
-
-async fn fetched(blobs: &DiskBlobs, client: &BlobClient, fetch: &Fetch) -> Event {
-    let blob = fetch.blob;
-    let mut received = 0;
-    if !blobs.has(&blob) {
-        let sources: Vec<String> = fetch.sources.iter().map(Endpoint::url).collect();
-        match client.fetch(blob, &sources, fetch.maximum_bytes).await {
-            Ok(bytes) => received = bytes,
-            Err(error) => {
-                debug!(target: "blobs::fetch", error = %sentence(&error), "not fetched");
-                return Event::FetchFailed {
-                    blob,
-                    absent: matches!(error, FetchError::Absent { .. }),
-                };
-            }
-        }
-    }
-    match fetch.form {
-        Form::Blob | Form::Update => Event::Fetched { blob, received },
-        Form::Document => match blobs.get(&blob) {
-            Ok(bytes) => Event::Document {
-                blob,
-                document: Arc::new(ReceivedDocument::new(bytes)),
-                received,
-            },
-            Err(_) => Event::FetchFailed {
-                blob,
-                absent: false,
-            },
-        },
     }
 }
 
