@@ -157,7 +157,7 @@ impl Observer {
             sealed: self.schedule.closes(cycle, Window::Seal),
             revealed: self.schedule.closes(cycle, Window::Reveal),
             seeded,
-            scoring: (seeded.0 + 1..scored.0).map(Block).collect(),
+            scoring: (seeded.next().0..scored.0).map(Block).collect(),
             scored,
             attested: attests(&self.schedule, &self.rules, cycle),
             voted: self.schedule.closes(cycle, Window::Vote),

@@ -64,18 +64,18 @@ number_id! {
 }
 
 impl Block {
-    /// The block after this one.
+    /// The block after this one. The last number has none: strangers name blocks too.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 
 impl Cycle {
-    /// The cycle after this one.
+    /// The cycle after this one, as [`Block::next`].
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

@@ -20,6 +20,10 @@ use crate::snapshot::{Record, Voter};
 /// Largest document that a role machine reads, in bytes.
 pub const MAXIMUM_DOCUMENT_BYTES: u64 = 4 << 20;
 
+/// The last block with which a task may begin: any number that every reader of JSON has exactly, and far
+/// enough from the end of u64 for sums of a few windows.
+const LAST_START: Block = Block(1 << 53);
+
 const FORMAT: u32 = 1;
 
 /// What is to be trained, on what, under which rules. Published by the owner (P-3).
@@ -277,9 +281,26 @@ impl TaskManifest {
         untrained.map_or(Ok(()), |group| Err(TaskError::NoDomain { group }))
     }
 
+    /// As [`Self::check`], and that the task is one of this subnet.
+    ///
+    /// # Errors
+    /// As there, or it is for another subnet.
+    pub fn check_on(&self, netuid: Netuid) -> Result<(), TaskError> {
+        self.check()?;
+        if self.netuid == netuid {
+            return Ok(());
+        }
+        Err(TaskError::OtherSubnet {
+            netuid: self.netuid,
+        })
+    }
+
     /// The first task begins with cycle 0 and a state of its own.
     fn check_beginning(&self) -> Result<(), TaskError> {
         match (self.follows, self.first_state) {
+            _ if self.starts > LAST_START => Err(TaskError::Starts {
+                starts: self.starts,
+            }),
             (None, _) if self.first_cycle != Cycle(0) => Err(TaskError::FirstCycle {
                 cycle: self.first_cycle,
             }),
@@ -429,6 +450,12 @@ pub enum TaskError {
     /// Neither a first state nor a task to take it over from.
     #[error("the first task has no first state")]
     NoFirstState,
+    /// It begins with a block that no chain will have.
+    #[error("the task begins with block {starts}, must be at most {LAST_START}")]
+    Starts {
+        /// The block.
+        starts: Block,
+    },
     /// The first block is not the first one of the cycle that it names.
     #[error("block {starts} is not the first block of cycle {cycle}")]
     NotACycle {

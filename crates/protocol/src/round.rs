@@ -109,7 +109,8 @@ impl Known<'_> {
 /// The block as of which attestations count: the last of the vote window's first half.
 pub(crate) fn attests(schedule: &Schedule, rules: &Rules, cycle: Cycle) -> Block {
     let opens = schedule.opens(cycle, Window::Vote);
-    Block(opens.0 + rules.windows.vote.div_ceil(2) - 1)
+    let first_half = rules.windows.vote.div_ceil(2);
+    Block(opens.0.saturating_add(first_half.saturating_sub(1)))
 }
 
 /// The rules' idea of what two measurements may differ by.

@@ -1,7 +1,7 @@
 //! Tasks that follow each other in a running network (P-39, A-103).
 
 use connito_protocol::event::Milestone;
-use connito_protocol::ids::{BlobId, Block, Cycle, GroupId};
+use connito_protocol::ids::{BlobId, Block, Cycle, GroupId, Netuid};
 use connito_protocol::manifest::TaskManifest;
 use connito_protocol::reason::ReasonCode;
 use connito_protocol::schedule::Window;
@@ -170,13 +170,15 @@ fn a_task_with_another_partition_begins_with_a_state_of_its_own() {
 #[test]
 fn an_unsound_task_stops_nobody() {
     type Change = fn(&mut TaskManifest);
-    let unsound: [(&str, Change); 4] = [
+    let unsound: [(&str, Change); 6] = [
         ("selection.sequences", |task| {
             task.rules.selection.sequences = 0
         }),
         ("follow", |task| task.follows = Some(BlobId([1; 32]))),
         ("first block", |task| task.starts = Block(task.starts.0 + 1)),
         ("no first state", |task| task.model.config = BlobId([1; 32])),
+        ("begins with block", |task| task.starts = Block(u64::MAX)),
+        ("subnet 2", |task| task.netuid = Netuid(2)),
     ];
     for (word, spoil) in unsound {
         let mut network = network();

@@ -181,7 +181,7 @@ impl Follower {
         }
         match TaskManifest::from_bytes(bytes) {
             Ok(manifest) => {
-                let sound = manifest.check();
+                let sound = manifest.check_on(self.identity.network.netuid);
                 self.tasks
                     .read
                     .insert(id, Arc::new(Task::new(id, manifest, self.identity.hotkey)));
