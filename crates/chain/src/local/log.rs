@@ -11,6 +11,10 @@
 //! had grown the file already. A torn tail is cut off; its block was never shown. Damage
 //! anywhere else is an error with its offset, never skipped. The length has a checksum of its own:
 //! without it a damaged length in the middle would look like a torn tail and cost every later block.
+//!
+//! The chain's own start also takes a last frame of full length for torn whose checksum fails, since a
+//! power cut may leave pages of it unwritten. Who only reads the log cannot tell that from a change,
+//! and calls it damage.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -77,7 +81,7 @@ impl BlockLog {
             .and_then(|folder| folder.sync_all())
             .map_err(failed)?;
 
-        let mut frames = Frames::new(&path, &file)?;
+        let mut frames = Frames::new((&path, &file), LastFrame::MayLackPages)?;
         let is_new = match frames.next()? {
             None => true,
             Some((offset, payload)) if read_spec(&payload).is_none() => {
@@ -152,7 +156,7 @@ pub(super) fn stored_spec(folder: &Path) -> Result<Option<GenesisSpec>, LocalErr
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(LocalError::Storage { path, source }),
     };
-    let mut frames = Frames::new(&path, &file)?;
+    let mut frames = Frames::new((&path, &file), LastFrame::MayLackPages)?;
     let Some((offset, payload)) = frames.next()? else {
         return Ok(None);
     };
@@ -161,7 +165,7 @@ pub(super) fn stored_spec(folder: &Path) -> Result<Option<GenesisSpec>, LocalErr
 }
 
 /// Reads a folder's log without locking or changing anything: the specification, then every whole block
-/// in order, as [`BlockLog::open`] does. A torn tail is left alone.
+/// in order, as [`BlockLog::open`] does. A torn tail is left alone if it is shorter than its frame.
 pub(super) fn read(
     folder: &Path,
     mut replay: impl FnMut(&Logged) -> Result<(), String>,
@@ -171,7 +175,7 @@ pub(super) fn read(
         path: path.clone(),
         source,
     })?;
-    let mut frames = Frames::new(&path, &file)?;
+    let mut frames = Frames::new((&path, &file), LastFrame::IsWhole)?;
     // The specification, which the caller has read.
     frames.next()?;
     replay_frames(&mut frames, &mut replay)
@@ -252,16 +256,26 @@ fn read_block(payload: &[u8]) -> Result<Logged, DecodeError> {
     })
 }
 
+/// What a last frame may be that has its full length.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LastFrame {
+    /// Cut off in the middle of being written, although the file had grown already.
+    MayLackPages,
+    /// What was written.
+    IsWhole,
+}
+
 /// Reads frames one by one. `offset` is the end of the last whole frame.
 struct Frames<'a> {
     path: &'a Path,
     file: BufReader<&'a File>,
     offset: u64,
     length: u64,
+    last: LastFrame,
 }
 
 impl<'a> Frames<'a> {
-    fn new(path: &'a Path, file: &'a File) -> Result<Self, LocalError> {
+    fn new((path, file): (&'a Path, &'a File), last: LastFrame) -> Result<Self, LocalError> {
         let metadata = file.metadata();
         let metadata = metadata.map_err(|source| LocalError::Storage {
             path: path.to_owned(),
@@ -272,6 +286,7 @@ impl<'a> Frames<'a> {
             file: BufReader::new(file),
             offset: 0,
             length: metadata.len(),
+            last,
         })
     }
 
@@ -304,8 +319,9 @@ impl<'a> Frames<'a> {
         }
         let payload = self.read(length as usize)?;
         if crc32fast::hash(&payload) != payload_sum {
-            let is_last = end == self.length || self.rest_is_zero()?;
-            return if is_last {
+            let may_be_torn = self.last == LastFrame::MayLackPages
+                && (end == self.length || self.rest_is_zero()?);
+            return if may_be_torn {
                 Ok(self.torn())
             } else {
                 Err(self.damaged(start, "checksum"))

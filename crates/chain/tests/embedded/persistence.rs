@@ -216,3 +216,34 @@ fn a_file_that_is_no_block_log_is_left_alone() {
     );
     assert_eq!(fs::read(log(folder.path())).unwrap(), contents);
 }
+
+/// A full-length last frame may lack pages after a power cut, so the chain itself goes on without it. What
+/// should not happen: that whoever only reads the log takes a byte changed there for such a cut.
+#[test]
+fn a_changed_byte_of_the_last_block_is_damage_to_a_reader_and_a_cut_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let shown = written(folder.path());
+    let bytes = fs::read(log(folder.path())).unwrap();
+    let last = frames(&bytes)[5];
+    for position in last..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[position] ^= 0x10;
+        let folder = copy_of(&changed);
+        let (read, damage) = LocalChain::recorded(folder.path(), spec()).unwrap();
+        let damage = damage.map(|damage| damage.to_string()).unwrap_or_default();
+        assert!(
+            damage.contains(&format!("damaged at byte {last}")),
+            "byte {position}: {damage}"
+        );
+        assert_eq!(read.head(), shown[4]);
+        if position >= last + FRAME_HEADER {
+            assert_eq!(open(folder.path()).head(), shown[4]);
+        }
+    }
+    for length in last..bytes.len() {
+        let folder = copy_of(&bytes[..length]);
+        let (read, damage) = LocalChain::recorded(folder.path(), spec()).unwrap();
+        assert!(damage.is_none(), "cut at byte {length}");
+        assert_eq!(read.head(), shown[4]);
+    }
+}
