@@ -1,4 +1,3 @@
-#![forbid(unsafe_code)]
 //! The chain: what keeps time, identities, commitments and rewards.
 //!
 //! Participants of the network do not trust each other's clocks, lists or scores. They agree on
@@ -66,6 +65,8 @@
 //! # Requests between participants
 //!
 //! [`btauth`] signs and judges HTTP requests with the same hotkeys; [`keys`] holds and stores them.
+
+#![forbid(unsafe_code)]
 
 pub mod btauth;
 mod chain;

@@ -35,7 +35,7 @@ use crate::hex_text;
 use crate::local::LocalChain;
 
 pub use client::RpcChain;
-pub use http::HttpTransport;
+pub use http::{HttpTransport, check_address};
 
 /// Requests in one batch.
 pub const MAX_BATCH: usize = 64;

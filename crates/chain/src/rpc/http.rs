@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use reqwest::Client;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Url};
 
 use super::RpcTransport;
 use crate::error::TransportError;
@@ -16,6 +17,27 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The metagraph of a full subnet is a few hundred kilobytes.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// Whether a text is the address of an HTTP server.
+///
+/// # Errors
+/// It is no URL, names no host, or another scheme than `http`.
+pub fn check_address(address: &str) -> Result<(), TransportError> {
+    match Url::parse(address) {
+        Err(_) => Err(unusable(address, "not a URL")),
+        Ok(url) if url.scheme() != "http" => Err(unusable(address, "not an http URL")),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn unusable(address: &str, problem: &str) -> TransportError {
+    TransportError {
+        endpoint: address.to_owned(),
+        problem: problem.to_owned(),
+        retry: false,
+        source: None,
+    }
+}
 
 /// A chain behind a URL.
 #[derive(Debug, Clone)]
@@ -30,23 +52,19 @@ impl HttpTransport {
     /// # Errors
     /// The text is not an `http` URL, or the HTTP client cannot be set up.
     pub fn new(url: &str) -> Result<Self, TransportError> {
-        let refused = |problem: &str, source: Option<reqwest::Error>| TransportError {
-            endpoint: url.to_owned(),
-            problem: problem.to_owned(),
-            retry: false,
-            source: source.map(Into::into),
-        };
-        let parsed = reqwest::Url::parse(url).map_err(|_| refused("not a URL", None))?;
-        if parsed.scheme() != "http" {
-            return Err(refused("not an http URL", None));
-        }
+        check_address(url)?;
         let client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
             // The URL is the operator's choice; a proxy from the environment would be a surprise.
             .no_proxy()
+            // Nor is it an answerer's choice where the operator's requests go.
+            .redirect(Policy::none())
             .build()
-            .map_err(|error| refused("cannot set up an HTTP client", Some(error)))?;
+            .map_err(|error| TransportError {
+                source: Some(error.into()),
+                ..unusable(url, "cannot set up an HTTP client")
+            })?;
         Ok(Self {
             url: url.to_owned(),
             client,

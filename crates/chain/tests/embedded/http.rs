@@ -117,3 +117,28 @@ fn a_text_that_is_no_http_url_is_refused_before_anything_is_sent() {
     let transport = HttpTransport::new("http://127.0.0.1:9944").unwrap();
     assert_eq!(transport.endpoint(), "http://127.0.0.1:9944");
 }
+
+/// What should not happen: that an answer decides where the operator's requests go next.
+#[tokio::test]
+async fn no_redirect_is_followed() {
+    let (listener, url) = listen().await;
+    let (elsewhere, other) = listen().await;
+    let redirecting = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let answer = format!(
+            "HTTP/1.1 307 -\r\nlocation: {other}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        );
+        let _ = stream.read(&mut [0; 4096]).await.unwrap();
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await;
+    };
+    let transport = HttpTransport::new(&url).unwrap();
+    let asking = transport.call(b"{}".to_vec());
+    tokio::select! {
+        (answer, ()) = async { tokio::join!(asking, redirecting) } => {
+            let refused = answer.unwrap_err().to_string();
+            assert!(refused.contains("307"), "{refused}");
+        }
+        _ = elsewhere.accept() => panic!("asked elsewhere"),
+    }
+}
