@@ -11,7 +11,7 @@ use connito_engine::data::documents::Limits;
 use connito_engine::{Model, ModelConfig};
 use connito_learning::scorer::{PoolShare, draw, pool_shares};
 use connito_learning::shard::{Layout, Shard};
-use connito_learning::store::{BlobStore, MemoryStore};
+use connito_learning::store::{BlobStore, MappedFile, MemoryStore};
 use connito_learning::task::{join, read_state};
 use connito_learning::wire::Rejection;
 use connito_protocol::ids::{BlobId, Seed, StateId};
@@ -137,9 +137,12 @@ impl Task {
 
     fn blob(&self, id: BlobId) -> Result<Vec<u8>, Failure> {
         let path = self.file(id);
-        let bytes = std::fs::read(&path)
+        // Mapped, for that refuses what is no file and may have no end.
+        let bytes = MappedFile::open(&path)
             .with_context(|| format!("cannot read {}", path.display()))
-            .input()?;
+            .input()?
+            .bytes()
+            .to_vec();
         if BlobId::of(&bytes) != id {
             return Err(Failure::Input(anyhow!(
                 "{} does not hold what its name says",

@@ -454,3 +454,17 @@ fn states_and_seeds_that_are_none_are_refused() {
     let (short, long) = (ground.seeded("0xAB"), ground.seeded(&padded));
     assert!(short.status.success() && short.stdout == long.stdout);
 }
+
+/// What should not happen: reading what never ends.
+#[cfg(unix)]
+#[test]
+fn a_pool_without_an_end_is_named_and_not_read() {
+    let ground = Ground::new("deepseek_v2_tiny", 1);
+    let pool = ground.manifest.domains[0].scoring.to_string();
+    let path = ground.path("blobs").join(&pool[..2]).join(&pool);
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+    let run = ground.score(&format!("--update update {}", ground.of_task()));
+    assert_eq!(run.code, 2, "{}", run.told);
+    assert!(run.told.contains(&pool), "{}", run.told);
+}

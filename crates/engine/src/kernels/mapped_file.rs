@@ -19,11 +19,12 @@ impl MappedFile {
     /// # Errors
     /// There is none under this path, it is something else than a file, or the system cannot map it.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        if !file.metadata()?.is_file() {
+        // Before it is opened: opening a pipe waits for somebody to write to it.
+        if !std::fs::metadata(path)?.is_file() {
             let message = "this is not an ordinary file";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
+        let file = File::open(path)?;
         #[expect(
             unsafe_code,
             reason = "nothing short of the operating system can promise what a mapping needs"
@@ -74,5 +75,20 @@ mod tests {
         }
         assert!(MappedFile::open(folder.path()).is_err());
         assert!(MappedFile::open(&folder.path().join("absent")).is_err());
+    }
+
+    /// What should not happen: waiting for whoever might write to a pipe.
+    #[cfg(unix)]
+    #[test]
+    fn what_has_no_end_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pipe, zeros) = (folder.path().join("pipe"), folder.path().join("zeros"));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        std::os::unix::fs::symlink("/dev/zero", &zeros).unwrap();
+        for path in [pipe, zeros] {
+            let refused = MappedFile::open(&path).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        }
     }
 }
