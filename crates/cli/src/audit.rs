@@ -23,14 +23,15 @@ use connito_learning::audit::{Auditor, Decision};
 use connito_learning::store::BlobStore;
 use connito_learning::task;
 use connito_protocol::audit::{Before, Fixed, Observed, Observer};
-use connito_protocol::ids::{BlobId, Cycle, StateId};
+use connito_protocol::ids::{BlobId, Block, Cycle, StateId};
 use connito_protocol::manifest::{CycleArchive, Document, StateManifest};
 use connito_protocol::snapshot::Snapshot;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use self::blobs::AuditedBlobs;
-use self::records::AuditedChain;
+use self::pruned::Forgotten;
+use self::records::{Announced, AuditedChain};
 use self::tasks::Stage;
 use crate::args::audit::AuditArguments;
 use crate::exit::{Blame, Failure};
@@ -55,6 +56,8 @@ struct Verified {
     submissions: usize,
     merged: usize,
     unnamed: usize,
+    /// Updates that were judged by their bytes, and that a server need not have.
+    unseen: usize,
 }
 
 /// Runs the command.
@@ -80,7 +83,7 @@ async fn audit(
     };
     let blobs = AuditedBlobs::open(&arguments.blobs).await?;
     let (task, head) = chain.task().await?;
-    let Some(id) = task else {
+    let Some(newest) = task else {
         return match chain.damage() {
             Some(damage) => Ok(Some(damaged(Cycle(0), damage))),
             None => Err(Failure::Input(anyhow!(
@@ -89,14 +92,35 @@ async fn audit(
             ))),
         };
     };
-    verified.task = Some(id);
-    let tasks = match tokio::task::block_in_place(|| tasks::up_to(id, &blobs)) {
+    verified.task = Some(newest.task);
+    let finding = walk(chain, &blobs, (newest, head), verified).await?;
+    match (&finding, blobs.unanswered()) {
+        (Some(_), Some(error)) => Err(Failure::Environment(error)),
+        (Some(Finding { problem, .. }), None) if problem.is::<Forgotten>() => {
+            Err(Failure::Environment(Forgotten.into()))
+        }
+        _ => Ok(finding),
+    }
+}
+
+/// Audits everything that was announced by block `head`.
+async fn walk(
+    chain: AuditedChain,
+    blobs: &AuditedBlobs,
+    (newest, head): (Announced, Block),
+    verified: &mut Verified,
+) -> Result<Option<Finding>, Failure> {
+    let tasks = match tasks::announced(&chain, blobs, newest).await? {
         Ok(tasks) => tasks,
         Err(error) => return Ok(Some(of_the_task(Cycle(0), error))),
     };
-    let stages = tasks::stages(&chain, tasks, head).await?;
+    verified.task = tasks.last().map(|(id, _)| *id);
+    let stages = match tasks::stages(&chain, blobs, (&tasks, head)).await? {
+        Ok(stages) => stages,
+        Err(finding) => return Ok(Some(finding)),
+    };
     let outcome = tokio::task::block_in_place(|| {
-        let mut walk = Walk::over(&blobs, verified);
+        let mut walk = Walk::over(blobs, verified);
         for position in 0..stages.len() {
             walk.stage(&stages[position..])?;
         }
@@ -256,7 +280,7 @@ impl<'a> Walk<'a> {
         observed: Observed,
         decision: Option<Decision>,
     ) -> anyhow::Result<()> {
-        auditor.uploads(&observed)?;
+        self.verified.unseen += auditor.uploads(&observed, self.blobs.required())?;
         self.verified.submissions += observed.verdicts.len();
         self.past = None;
         let Some(decision) = decision else {
@@ -304,6 +328,7 @@ impl Verified {
                 "submissions": self.submissions,
                 "merged_updates": self.merged,
                 "unnamed_blobs": self.unnamed,
+                "unseen_updates": self.unseen,
                 "last_state": last.map(|state| state.to_string()),
                 "mismatch": mismatch,
             });
@@ -312,8 +337,13 @@ impl Verified {
         if finding.is_some() {
             return Ok(());
         }
+        let unseen = match self.unseen {
+            0 => String::new(),
+            unseen => format!(", {unseen} refused updates not looked at"),
+        };
         print(&format!(
-            "{} cycles, {} states, {} submissions, {} merged updates: all as recomputed\nlast state {}",
+            "{} cycles, {} states, {} submissions, {} merged updates: all as recomputed{unseen}\n\
+             last state {}",
             self.cycles,
             self.states.len(),
             self.submissions,

@@ -115,6 +115,15 @@ pub struct Decision {
     pub vote: Option<(StateId, StateId)>,
 }
 
+/// Which updates have to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Required {
+    /// All that were judged by their bytes: of a folder that somebody collected.
+    Judged,
+    /// Those with weight: a validator keeps of the others only what it scored itself (P-7).
+    Accepted,
+}
+
 /// Audits cycles of one task. Reads from `store`; what it computes it hands there to be named.
 #[derive(Clone, Copy)]
 pub struct Auditor<'a> {
@@ -180,21 +189,27 @@ impl Auditor<'_> {
         Ok(())
     }
 
-    /// Every update that was judged by its bytes is there, whole.
+    /// The required updates are there, and every other one that is there is whole. Gives how many were
+    /// judged by their bytes and are not there.
     ///
     /// # Errors
-    /// The first that is not.
-    pub fn uploads(&self, observed: &Observed) -> Result<(), Mismatch> {
+    /// The first that is not as it should be.
+    pub fn uploads(&self, observed: &Observed, required: Required) -> Result<usize, Mismatch> {
+        let mut unseen = 0;
         for verdict in &observed.verdicts {
             let Some(update) = verdict.update else {
                 continue;
             };
-            if was_read(verdict) || self.store.has(update) {
+            let judged = was_read(verdict);
+            let must = judged && (required == Required::Judged || verdict.weight > 0.0);
+            if must || self.store.has(update) {
                 let (hotkey, group) = (verdict.hotkey, verdict.group);
                 self.whole(format!("the update of {hotkey} for group {group}"), update)?;
+            } else if judged {
+                unseen += 1;
             }
         }
-        Ok(())
+        Ok(unseen)
     }
 
     /// The decided state, if it is the one that follows from the state before and the records.

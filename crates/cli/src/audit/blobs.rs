@@ -6,12 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, anyhow};
+use connito_chain::rpc::check_address;
+use connito_learning::audit::Required;
 use connito_learning::store::{Blob, BlobSink, BlobStore, HashSink, StoreError};
 use connito_node::blobs::{DiskBlobs, ForeignBlobs};
-use connito_node::client::{BlobClient, ClientLimits};
+use connito_node::client::{BlobClient, ClientLimits, FetchError, SourceError};
 use connito_node::server::Health;
 use connito_protocol::ids::BlobId;
 use tempfile::TempDir;
@@ -38,6 +40,8 @@ struct Server {
     client: BlobClient,
     fetched: DiskBlobs,
     runtime: Handle,
+    /// The first time that it did not answer.
+    unanswered: Mutex<Option<anyhow::Error>>,
     /// Held until the audit ends: it is removed then.
     _folder: TempDir,
 }
@@ -54,6 +58,22 @@ impl AuditedBlobs {
             source,
             opened: Mutex::default(),
         })
+    }
+
+    /// Which updates have to be there.
+    pub(super) fn required(&self) -> Required {
+        match self.source {
+            Source::Folder(_) => Required::Judged,
+            Source::Server(_) => Required::Accepted,
+        }
+    }
+
+    /// Why blobs could not be asked for, if that happened: what was found since may be owed to it.
+    pub(super) fn unanswered(&self) -> Option<anyhow::Error> {
+        match &self.source {
+            Source::Folder(_) => None,
+            Source::Server(server) => server.lock().take(),
+        }
     }
 
     /// Looks at what was not opened yet, where that can be listed. Gives how many blobs there are that
@@ -84,9 +104,9 @@ pub(super) fn is_address(place: &str) -> bool {
 
 impl Server {
     async fn open(url: &str) -> Result<Self, Failure> {
-        if !url.starts_with("http://") {
-            return Err(Failure::Input(anyhow!("{url} is not an http URL")));
-        }
+        check_address(url)
+            .map_err(|error| anyhow!("{url} is {}", error.problem))
+            .input()?;
         let folder = tempfile::tempdir()
             .context("no temporary folder can be made")
             .environment()?;
@@ -105,6 +125,7 @@ impl Server {
             client,
             fetched,
             runtime: Handle::current(),
+            unanswered: Mutex::default(),
             _folder: folder,
         })
     }
@@ -113,9 +134,33 @@ impl Server {
         let sources = [self.url.clone()];
         let fetched = self.client.fetch(id, &sources, u64::MAX);
         let fetched = self.runtime.block_on(fetched);
-        fetched
-            .map(|_bytes| ())
-            .map_err(|error| StoreError(format!("{:#}", anyhow::Error::new(error))))
+        fetched.map(|_bytes| ()).map_err(|error| {
+            let unanswered = is_unanswered(&error);
+            let error = anyhow::Error::new(error);
+            let told = StoreError(format!("{error:#}"));
+            if unanswered {
+                self.lock().get_or_insert(error);
+            }
+            told
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<anyhow::Error>> {
+        self.unanswered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether nothing is known of a blob because nobody said anything of it.
+fn is_unanswered(error: &FetchError) -> bool {
+    match error {
+        FetchError::Absent { .. } | FetchError::TooLarge { .. } => false,
+        FetchError::Failed { last, .. } => !matches!(
+            last,
+            SourceError::Corrupt { .. } | SourceError::TooLarge { .. }
+        ),
+        FetchError::Store { .. } => true,
     }
 }
 

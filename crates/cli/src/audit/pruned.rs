@@ -2,6 +2,7 @@
 //! state that kept votes name.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use anyhow::anyhow;
 use connito_learning::audit::Auditor;
@@ -9,6 +10,21 @@ use connito_protocol::ids::{Cycle, StateId};
 
 use super::Finding;
 use super::tasks::Stage;
+
+/// Nothing on the chain leads to the states before: no mismatch, but not enough to audit.
+#[derive(Debug)]
+pub(super) struct Forgotten;
+
+impl std::error::Error for Forgotten {}
+
+impl fmt::Display for Forgotten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the chain keeps no vote that names a state, so nothing leads to those that it has forgotten; \
+             audit the chain's folder",
+        )
+    }
+}
 
 /// For each pruned cycle of the first stage that decided a state, that state. Later stages that go on
 /// with its states may name one where the stage itself keeps no vote.
@@ -29,7 +45,7 @@ pub(super) fn states(
     }
     let mut state = named(stages).ok_or_else(|| Finding {
         cycle: first,
-        problem: anyhow!("the chain keeps no vote that names a state"),
+        problem: Forgotten.into(),
     })?;
     // Each step leads to an earlier cycle, so there are no more of them than cycles.
     let mut cycle = stages.last().map_or(kept, Stage::undecided);

@@ -22,6 +22,18 @@ use connito_protocol::submission::Network;
 use super::blobs::is_address;
 use crate::exit::{Blame, Failure};
 
+/// Cycles of one task that are read at most, some 18 years of the default ones: a chain that says it has
+/// more has made them up.
+const MAXIMUM_CYCLES: u64 = 1 << 20;
+
+/// A task as the owner's record names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Announced {
+    pub(super) task: BlobId,
+    /// The block that included the record.
+    pub(super) since: Block,
+}
+
 /// A chain to read, over either transport.
 pub(super) enum AuditedChain {
     /// Behind an address.
@@ -75,18 +87,33 @@ impl AuditedChain {
     }
 
     /// The task that the owner announced, as of the newest block; and that block.
-    pub(super) async fn task(&self) -> Result<(Option<BlobId>, Block), Failure> {
+    pub(super) async fn task(&self) -> Result<(Option<Announced>, Block), Failure> {
         let newest = match self {
             Self::Remote(chain) => newest(chain).await,
             Self::Recorded(chain, _) => newest(chain).await,
         };
         let newest = newest.environment()?;
-        let announced = newest.owner.and_then(|owner| newest.announcement(owner));
-        let task = match announced {
-            Some((_, Announcement::Task { task })) => Some(task),
-            _ => None,
+        Ok((announced(&newest), newest.block))
+    }
+
+    /// The task that the owner announced as of the block before `since`; none either where the chain has
+    /// forgotten that block.
+    pub(super) async fn announced_before(
+        &self,
+        since: Block,
+    ) -> Result<Option<Announced>, Failure> {
+        let Some(before) = since.0.checked_sub(1).map(Block) else {
+            return Ok(None);
         };
-        Ok((task, newest.block))
+        let snapshot = match self {
+            Self::Remote(chain) => chain_link::snapshot(chain, before, before).await,
+            Self::Recorded(chain, _) => chain_link::snapshot(chain, before, before).await,
+        };
+        match snapshot {
+            Ok(snapshot) => Ok(announced(&snapshot).filter(|earlier| earlier.since < since)),
+            Err(ChainError::Pruned { .. }) => Ok(None),
+            Err(error) => Err(error).environment(),
+        }
     }
 
     /// Every cycle whose votes were counted by block `head`, from `first` on.
@@ -96,11 +123,28 @@ impl AuditedChain {
         first: Cycle,
         head: Block,
     ) -> Result<Vec<(Cycle, Blocks)>, Failure> {
+        let last = Cycle(first.0.saturating_add(MAXIMUM_CYCLES));
+        if observer.blocks(last).voted <= head {
+            return Err(Failure::Environment(anyhow!(
+                "the chain's newest block is said to be {head}, more than {MAXIMUM_CYCLES} cycles after \
+                 cycle {first} began"
+            )));
+        }
         let read = match self {
             Self::Remote(chain) => cycles(chain, observer, (first, head)).await,
             Self::Recorded(chain, _) => cycles(chain, observer, (first, head)).await,
         };
         read.environment()
+    }
+}
+
+fn announced(snapshot: &Snapshot) -> Option<Announced> {
+    match snapshot.announcement(snapshot.owner?)? {
+        (record, Announcement::Task { task }) => Some(Announced {
+            task,
+            since: record.block,
+        }),
+        _ => None,
     }
 }
 
@@ -115,14 +159,22 @@ async fn cycles<T: RpcTransport>(
     (first, head): (Cycle, Block),
 ) -> Result<Vec<(Cycle, Blocks)>, ChainError> {
     let mut read = Vec::new();
+    let mut oldest = Block(0);
     for cycle in (first.0..).map(Cycle) {
         let blocks = observer.blocks(cycle);
         if blocks.voted > head {
             break;
         }
+        if blocks.begun < oldest {
+            read.push((cycle, None));
+            continue;
+        }
         let blocks = match snapshots(chain, &blocks, head).await {
             Ok(blocks) => Some(blocks),
-            Err(ChainError::Pruned { .. }) => None,
+            Err(ChainError::Pruned { oldest: told, .. }) => {
+                oldest = told.unwrap_or(oldest);
+                None
+            }
             Err(error) => return Err(error),
         };
         read.push((cycle, blocks));
@@ -139,12 +191,14 @@ async fn snapshots<T: RpcTransport>(
         let snapshot = chain_link::snapshot(chain, block, head).await;
         snapshot.map(Arc::new)
     };
+    // The first block first: where the chain has forgotten that, it need not be asked for the others.
+    let begun = read(blocks.begun).await?;
     let mut scoring = Vec::new();
     for block in &blocks.scoring {
         scoring.push(read(*block).await?);
     }
     Ok(Fixed {
-        begun: read(blocks.begun).await?,
+        begun,
         sealed: read(blocks.sealed).await?,
         revealed: read(blocks.revealed).await?,
         seeded: read(blocks.seeded).await?,

@@ -1,20 +1,33 @@
 //! The tasks of a network in their order, and which cycles belong to which (P-39).
 //!
-//! The owner's record names the newest task, which names the one before it. A task that the votes did
-//! not name was never worked on: with it the list ends.
+//! The owner's records lead back to the first task; from there on the votes of each cycle tell whether
+//! another one took its place. A task that no role works on decides nothing, however new its
+//! announcement is. Inputs are the chain, the manifests, and how far the chain has come.
 
-use anyhow::{Context, anyhow};
-use connito_learning::task;
+use anyhow::anyhow;
+use connito_learning::task::{TaskBlobsError, read_task};
 use connito_protocol::audit::Observer;
-use connito_protocol::ids::{BlobId, Block, Cycle};
+use connito_protocol::ids::{BlobId, Block, Cycle, Netuid};
 use connito_protocol::manifest::TaskManifest;
 
 use super::blobs::AuditedBlobs;
-use super::records::{AuditedChain, Blocks};
+use super::records::{Announced, AuditedChain, Blocks};
+use super::{Finding, of_the_task};
 use crate::exit::Failure;
 
-/// Tasks that are followed back at most: a chain of manifests may be as long as someone likes.
+/// Tasks and announcements that are followed back at most: a chain of either may be as long as someone
+/// likes.
 const MAXIMUM_TASKS: usize = 1024;
+
+/// A task and its name.
+pub(super) type Named = (BlobId, TaskManifest);
+
+/// Where manifests are read, and the subnet that they have to be for.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    blobs: &'a AuditedBlobs,
+    netuid: Netuid,
+}
 
 /// The cycles that belong to one task.
 pub(super) struct Stage {
@@ -38,70 +51,148 @@ impl Stage {
     }
 }
 
-/// The task `newest` and those before it, the first one first.
-pub(super) fn up_to(
-    newest: BlobId,
+/// The newest announcement that leads back to a first task: that task, and those that claim to follow it,
+/// in their order. The inner error is what is wrong with the newest of all, where none does.
+pub(super) async fn announced(
+    chain: &AuditedChain,
     blobs: &AuditedBlobs,
-) -> anyhow::Result<Vec<(BlobId, TaskManifest)>> {
-    let mut tasks: Vec<(BlobId, TaskManifest)> = Vec::new();
-    let mut wanted = Some(newest);
-    while let Some(id) = wanted {
-        if tasks.len() == MAXIMUM_TASKS {
-            return Err(anyhow!("more than {MAXIMUM_TASKS} tasks follow each other"));
+    newest: Announced,
+) -> Result<anyhow::Result<Vec<Named>>, Failure> {
+    let source = Source {
+        blobs,
+        netuid: chain.network().netuid,
+    };
+    let mut problem = None;
+    let mut announced = Some(newest);
+    for _ in 0..MAXIMUM_TASKS {
+        let Some(Announced { task, since }) = announced else {
+            break;
+        };
+        match tokio::task::block_in_place(|| source.up_to(task)) {
+            Ok(tasks) => return Ok(Ok(tasks)),
+            Err(error) => _ = problem.get_or_insert(error),
         }
-        let manifest = task::read_task(id, blobs)?;
-        manifest.check()?;
-        if let Some((_, after)) = tasks.last() {
-            let before = (id, &manifest);
-            let follows = after.check_follows(before);
-            follows.with_context(|| format!("after task {id}"))?;
-        }
-        wanted = manifest.follows;
-        tasks.push((id, manifest));
+        announced = chain.announced_before(since).await?;
     }
-    tasks.reverse();
-    Ok(tasks)
+    let none = || anyhow!("none of {MAXIMUM_TASKS} announcements leads to a first task");
+    Ok(Err(problem.unwrap_or_else(none)))
 }
 
-/// Reads the cycles of each task that was worked on.
+impl Source<'_> {
+    /// The tasks from the first one to `newest`, without those that cannot follow what they name.
+    fn up_to(self, newest: BlobId) -> anyhow::Result<Vec<Named>> {
+        let mut tasks: Vec<Named> = Vec::new();
+        let mut problem = None;
+        let mut wanted = Some(newest);
+        for _ in 0..MAXIMUM_TASKS {
+            let Some(id) = wanted else {
+                tasks.reverse();
+                let none = || anyhow!("task {newest} follows none that can be worked on");
+                return match tasks.is_empty() {
+                    false => Ok(tasks),
+                    true => Err(problem.map_or_else(none, anyhow::Error::new)),
+                };
+            };
+            let manifest = read_task(id, self.blobs)?;
+            wanted = manifest.follows;
+            let sound = manifest.check_on(self.netuid);
+            let followed = match (&sound, tasks.last()) {
+                (Ok(()), Some((_, after))) => after.check_follows((id, &manifest)),
+                _ => Ok(()),
+            };
+            let is_sound = sound.is_ok();
+            if let Err(error) = sound.and(followed) {
+                problem.get_or_insert(error);
+                // Nobody worked on what claims to follow it.
+                tasks.clear();
+            }
+            if is_sound {
+                tasks.push((id, manifest));
+            }
+        }
+        Err(anyhow!("more than {MAXIMUM_TASKS} tasks follow each other"))
+    }
+
+    /// What the votes of a cycle say of the task of the next one. Votes that the chain has forgotten are
+    /// taken to name whichever of `tasks` begins there: the states after them are verified under that task
+    /// or not at all.
+    fn next_task(
+        self,
+        (own, stage): (BlobId, &Stage),
+        (cycle, blocks): &(Cycle, Blocks),
+        tasks: &[Named],
+    ) -> Result<Option<Named>, Finding> {
+        let begins = cycle.next();
+        let next = match blocks {
+            None => {
+                let mut tasks = tasks.iter();
+                tasks.find(|(_, task)| task.first_cycle == begins).cloned()
+            }
+            Some(blocks) => match stage.observer.succeeded(*cycle, &blocks.voted) {
+                None => None,
+                Some(id) => match read_task(id, self.blobs) {
+                    Ok(task) => Some((id, task)),
+                    Err(error @ TaskBlobsError::Store(_)) => {
+                        return Err(of_the_task(begins, error));
+                    }
+                    Err(_) => None,
+                },
+            },
+        };
+        // A majority that names what cannot be worked on has not replaced what can.
+        Ok(next.filter(|(_, task)| {
+            task.first_cycle == begins
+                && task.check_on(self.netuid).is_ok()
+                && task.check_follows((own, &stage.manifest)).is_ok()
+        }))
+    }
+
+    /// Ends a stage where another task took its place, and gives that.
+    fn succeed(
+        self,
+        own: BlobId,
+        stage: &mut Stage,
+        tasks: &[Named],
+    ) -> Result<Option<Named>, Finding> {
+        for voted in &stage.cycles {
+            if let Some(next) = self.next_task((own, stage), voted, tasks)? {
+                let first = next.1.first_cycle;
+                stage.cycles.retain(|(cycle, _)| *cycle < first);
+                return Ok(Some(next));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Reads the cycles of each task that was worked on, from the first of `tasks` on. The inner error is a
+/// task that votes made the next one and that cannot be read.
 pub(super) async fn stages(
     chain: &AuditedChain,
-    tasks: Vec<(BlobId, TaskManifest)>,
-    head: Block,
-) -> Result<Vec<Stage>, Failure> {
+    blobs: &AuditedBlobs,
+    (tasks, head): (&[Named], Block),
+) -> Result<Result<Vec<Stage>, Finding>, Failure> {
+    let network = chain.network();
+    let source = Source {
+        blobs,
+        netuid: network.netuid,
+    };
     let mut stages: Vec<Stage> = Vec::new();
-    for (id, manifest) in tasks {
-        if let Some(before) = stages.last_mut()
-            && !before.give_way(id, manifest.first_cycle)
-        {
-            break;
-        }
-        let observer = Observer::new(chain.network(), &manifest);
+    let mut worked_on = tasks.first().cloned();
+    while let Some((id, manifest)) = worked_on.take() {
+        let observer = Observer::new(network, &manifest);
         let cycles = chain.cycles(&observer, manifest.first_cycle, head).await?;
-        stages.push(Stage {
+        let mut stage = Stage {
             manifest,
             observer,
             cycles,
-        });
-    }
-    Ok(stages)
-}
-
-impl Stage {
-    /// Ends the stage before `first` if the votes named `task`. Votes that the chain has forgotten are
-    /// taken to have done so: the states after them are verified under that task or not at all.
-    fn give_way(&mut self, task: BlobId, first: Cycle) -> bool {
-        let last = self.cycles.iter().find(|(cycle, _)| cycle.next() == first);
-        let Some((last, blocks)) = last else {
-            return false;
         };
-        let named = blocks.as_ref().is_none_or(|blocks| {
-            let decided = self.observer.succeeded(*last, &blocks.voted);
-            decided == Some(task)
-        });
-        if named {
-            self.cycles.retain(|(cycle, _)| *cycle < first);
+        let next = tokio::task::block_in_place(|| source.succeed(id, &mut stage, tasks));
+        stages.push(stage);
+        match next {
+            Ok(next) => worked_on = next,
+            Err(finding) => return Ok(Err(finding)),
         }
-        named
     }
+    Ok(Ok(stages))
 }

@@ -1,6 +1,7 @@
 //! `connito audit` over a run that nobody took part in: the owner announces a task, and cycles pass without
 //! a submission. What it says of real runs is tested with them; here, of folders that were changed.
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
@@ -13,9 +14,10 @@ use connito_engine::data::documents::TokenDocuments;
 use connito_engine::{Model, ModelConfig};
 use connito_learning::task::{DomainText, TaskPlan, publish, read_task};
 use connito_node::blobs::DiskBlobs;
+use connito_node::server::{Limits, chain_router, serve};
 use connito_protocol::announcement::Announcement;
-use connito_protocol::ids::{BlobId, Block, GroupId, Netuid};
-use connito_protocol::manifest::TaskManifest;
+use connito_protocol::ids::{BlobId, Block, Cycle, GroupId, Netuid};
+use connito_protocol::manifest::{Document, TaskManifest};
 use connito_protocol::rules::Rules;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -31,12 +33,20 @@ struct Out {
 impl Out {
     /// A task whose third cycle is under way.
     fn new() -> Self {
+        Self::announcing(|_, _| Vec::new())
+    }
+
+    /// The same, with tasks that the owner announced after it, made from its own.
+    fn announcing(others: impl FnOnce(BlobId, &TaskManifest) -> Vec<TaskManifest>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let blobs = DiskBlobs::open(folder.path().join("blobs")).unwrap();
         let id = task(&blobs);
         let task = read_task(id, &blobs).unwrap();
         let blocks = task.starts.0 + 2 * task.rules.windows.cycle() + 1;
-        chain(&folder.path().join("chain"), id, blocks);
+        let others = others(id, &task).into_iter();
+        let others = others.map(|other| blobs.put(&other.to_bytes()).unwrap());
+        let announced: Vec<BlobId> = std::iter::once(id).chain(others).collect();
+        chain(&folder.path().join("chain"), &announced, blocks);
         Self { folder, task }
     }
 
@@ -102,9 +112,17 @@ fn task(blobs: &DiskBlobs) -> BlobId {
     publish(&plan, blobs).unwrap()
 }
 
-/// A chain of so many blocks, on which the owner has announced the task.
-fn chain(folder: &Path, task: BlobId, blocks: u64) {
-    let owner = Keypair::from_seed(&[1; 32]);
+/// A chain of so many blocks, on which the owner has announced the tasks, one after the other.
+fn chain(folder: &Path, tasks: &[BlobId], blocks: u64) {
+    make_blocks(LocalChain::open(folder, spec()).unwrap(), tasks, blocks);
+}
+
+fn owner() -> Keypair {
+    Keypair::from_seed(&[1; 32])
+}
+
+fn spec() -> GenesisSpec {
+    let owner = owner();
     let mut spec = GenesisSpec::new(Netuid(1), owner.hotkey());
     spec.block_time_ms = 50;
     spec.neurons.push(GenesisNeuron {
@@ -113,8 +131,11 @@ fn chain(folder: &Path, task: BlobId, blocks: u64) {
         stake_rao: 0,
         validator_permit: false,
     });
-    let chain = LocalChain::open(folder, spec).unwrap();
-    let announcement = Announcement::Task { task }.encode();
+    spec
+}
+
+fn make_blocks(chain: Arc<LocalChain>, tasks: &[BlobId], blocks: u64) {
+    let owner = owner();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -125,8 +146,11 @@ fn chain(folder: &Path, task: BlobId, blocks: u64) {
         let making = tokio::spawn(Arc::clone(&chain).run(async move {
             let _ = stopped.await;
         }));
-        let operation = Op::Commit(vec![Field::Raw(announcement)]);
-        client.submit(&owner, operation).await.unwrap();
+        for task in tasks {
+            let announcement = Announcement::Task { task: *task }.encode();
+            let operation = Op::Commit(vec![Field::Raw(announcement)]);
+            client.submit(&owner, operation).await.unwrap();
+        }
         stop.send(()).unwrap();
         making.await.unwrap().unwrap();
     });
@@ -255,6 +279,8 @@ fn places_that_cannot_be_audited_are_named() {
         (text(&chain), nobody, 3, "127.0.0.1"),
         ("ftp://chain".to_owned(), text(&blobs), 2, "ftp://chain"),
         (text(&chain), "ftp://blobs".to_owned(), 2, "ftp://blobs"),
+        ("http://".to_owned(), text(&blobs), 2, "http://"),
+        (text(&chain), "http://".to_owned(), 2, "http://"),
         (text(&chain), text(&empty), 1, "cycle 0: "),
     ] {
         let output = connito(["audit", "--chain", &chain, "--blobs", &blobs])
@@ -265,4 +291,150 @@ fn places_that_cannot_be_audited_are_named() {
         assert!(told.contains(named) && told.lines().count() == 1, "{told}");
         assert_eq!(output.stdout, b"");
     }
+}
+
+/// Roles say a sentence about such a task and go on with the one before; so does an audit.
+#[test]
+fn an_announced_task_that_no_role_works_on_is_left_alone() {
+    type Change = fn(&mut TaskManifest);
+    let changes: [Change; 6] = [
+        |task| task.rules.selection.sequences = 0,
+        |task| task.starts = task.starts.next(),
+        |task| task.starts = Block(u64::MAX),
+        |task| task.netuid = Netuid(2),
+        |task| task.follows = Some(BlobId([1; 32])),
+        // Sound, and nobody voted for it.
+        |_| {},
+    ];
+    let out = Out::announcing(|id, first| {
+        let next = |change: &Change| {
+            let mut next = TaskManifest {
+                follows: Some(id),
+                starts: Block(first.starts.0 + first.rules.windows.cycle()),
+                first_cycle: Cycle(1),
+                first_state: None,
+                ..first.clone()
+            };
+            change(&mut next);
+            next
+        };
+        changes.iter().map(next).collect()
+    });
+    let output = out.audit();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), told.as_str()), (Some(0), ""));
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed["cycles"], 2);
+}
+
+/// What should not happen: a panic over numbers at the end of their range, or a pass.
+#[test]
+fn a_task_that_cannot_be_worked_on_is_a_mismatch() {
+    type Change = fn(&mut TaskManifest);
+    let changes: [(&str, Change); 3] = [
+        ("at most", |task| task.starts = Block(u64::MAX)),
+        ("at most", |task| task.starts = Block(u64::MAX - 40)),
+        ("subnet 2", |task| task.netuid = Netuid(2)),
+    ];
+    for (named, change) in changes {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = DiskBlobs::open(folder.path().join("blobs")).unwrap();
+        let mut task = read_task(task(&blobs), &blobs).unwrap();
+        change(&mut task);
+        let id = blobs.put(&task.to_bytes()).unwrap();
+        chain(&folder.path().join("chain"), &[id], 60);
+        let said = Out { folder, task }.mismatch();
+        let expected = "connito: cycle 0: the task cannot be worked on";
+        assert!(said.starts_with(expected) && said.contains(named), "{said}");
+    }
+}
+
+/// What should not happen: an audit that waits for whoever might write to it.
+#[cfg(unix)]
+#[test]
+fn a_pipe_among_the_blobs_is_no_blob() {
+    let out = Out::new();
+    let backbone = out.blob(out.task.model.backbone);
+    std::fs::remove_file(&backbone).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&backbone).status();
+    assert!(made.unwrap().success());
+    let said = out.mismatch();
+    assert!(said.contains("not an ordinary file"), "{said}");
+}
+
+/// Answers one request after the other, each with what `answer` says of its path, and closes.
+fn server(answer: impl Fn(&str) -> String + Send + 'static) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).unwrap();
+            let request = String::from_utf8_lossy(&request[..read]).into_owned();
+            let path = request.split(' ').nth(1).unwrap_or_default();
+            let _ = stream.write_all(answer(path).as_bytes());
+        }
+    });
+    address
+}
+
+/// What should happen: whose fault it is. A server that does not answer is no sign that anything was
+/// changed; one that lacks what it must have, or has other bytes, is.
+#[test]
+fn a_server_that_does_not_answer_is_no_mismatch() {
+    let out = Out::new();
+    let chain = out.path("chain").display().to_string();
+    let health =
+        r#"{"role":"validator","hotkey":null,"block":1,"cycle":0,"state":null,"version":"0"}"#;
+    let answers: [(u8, &str, &str); 4] = [
+        (3, "HTTP/1.1 500 -\r\ncontent-length: 0\r\n", "status 500"),
+        (3, "", "no answer from http://127.0.0.1"),
+        (
+            1,
+            "HTTP/1.1 404 -\r\ncontent-length: 0\r\n",
+            "on none of 1 sources",
+        ),
+        (1, "HTTP/1.1 200 -\r\ncontent-length: 0\r\n", "other bytes"),
+    ];
+    for (code, answer, named) in answers {
+        let blobs = server(move |path| match path {
+            "/v1/health" => {
+                let length = health.len();
+                format!(
+                    "HTTP/1.1 200 -\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{health}"
+                )
+            }
+            _ if answer.is_empty() => String::new(),
+            _ => format!("{answer}connection: close\r\n\r\n"),
+        });
+        let output = connito(["audit", "--chain", &chain, "--blobs", &blobs]);
+        let output = { output }.output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(i32::from(code)), "{told}");
+        assert!(told.contains(named) && told.contains("blob "), "{told}");
+    }
+}
+
+/// Cycles passed and nothing was decided until the chain had forgotten the first of them. What should not
+/// happen: a mismatch, for nothing is known to be other than it was.
+#[test]
+fn a_chain_that_has_forgotten_how_it_began_is_no_mismatch() {
+    let out = Out::new();
+    let bytes = out.task.to_bytes();
+    let chain = LocalChain::in_memory(spec()).unwrap();
+    make_blocks(Arc::clone(&chain), &[BlobId::of(&bytes)], 2_600);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0");
+    let listener = runtime.block_on(listener).unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let limits = Limits::default();
+    let router = chain_router(chain, &limits);
+    runtime.spawn(serve(listener, router, limits, std::future::pending()));
+    let blobs = out.path("blobs").display().to_string();
+    let output = connito(["audit", "--chain", &address, "--blobs", &blobs]);
+    let output = { output }.output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("audit the chain's folder"), "{told}");
 }

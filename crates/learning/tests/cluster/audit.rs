@@ -1,10 +1,11 @@
 //! What someone finds who was not there: everything as it was, or the first thing that was changed
 //! (P-47).
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use connito_learning::audit::{Auditor, Decision};
+use connito_learning::audit::{Auditor, Decision, Required};
 use connito_learning::backend::{Backend, FixedParts};
 use connito_learning::shard::Layout;
 use connito_learning::store::{BlobSink, BlobStore, HashSink, MemoryStore, StoreError};
@@ -65,6 +66,10 @@ struct Remains {
     observer: Observer,
     /// How many cycles have ended.
     cycles: u64,
+    /// Which updates have to be there.
+    required: Required,
+    /// How many were not looked at.
+    unseen: Cell<usize>,
 }
 
 /// Two honest miners in different groups, one that does damage, and one that copies; three cycles.
@@ -111,6 +116,8 @@ impl Remains {
             task,
             layouts,
             cycles,
+            required: Required::Judged,
+            unseen: Cell::new(0),
         }
     }
 
@@ -211,7 +218,9 @@ impl Remains {
             assert_eq!(again.verdicts, observed.verdicts, "by the archive, {cycle}");
             assert_eq!(again.excluded, observed.excluded, "by the archive, {cycle}");
             let in_cycle = |error| sentence(cycle, &error);
-            auditor.uploads(&observed).map_err(in_cycle)?;
+            let unseen = auditor.uploads(&observed, self.required);
+            self.unseen
+                .set(self.unseen.get() + unseen.map_err(in_cycle)?);
             let voted = self.at(self.observer.blocks(cycle).voted);
             let Some(tally) = self.observer.decided(cycle, &voted) else {
                 past = None;
@@ -303,6 +312,27 @@ fn an_update_that_was_refused_must_be_there_too() {
     assert!(said.starts_with("cycle 0: the update of"), "{said}");
 }
 
+/// A validator keeps what it scored and what was accepted, so no server has all of what was refused.
+#[test]
+fn from_a_server_the_accepted_updates_are_enough_and_the_others_are_counted() {
+    let mut run = remains();
+    let states = run.audit().unwrap();
+    assert_eq!(run.unseen.get(), 0);
+    let first = run.observed((Cycle(0), states[0].0), None).unwrap();
+    let of = |accepted: bool| {
+        let mut verdicts = first.verdicts.iter();
+        let update = verdicts.find(|verdict| (verdict.weight > 0.0) == accepted);
+        update.unwrap().update.unwrap()
+    };
+    run.required = Required::Accepted;
+    run.mirror.removed.insert(of(false));
+    assert_eq!(run.audit().unwrap().len(), states.len());
+    assert!(run.unseen.get() > 0);
+    run.mirror.removed.insert(of(true));
+    let said = run.audit().unwrap_err();
+    assert!(said.starts_with("cycle 0: the update of"), "{said}");
+}
+
 /// One validator's score of one update, as it stands on the chain, is a little larger; and a vote names
 /// another fallback.
 #[test]
@@ -365,6 +395,16 @@ fn an_archive_tells_what_the_chain_told_and_a_changed_one_is_refused() {
             ..
         }
     ));
+    for cycle in [Cycle(2), Cycle(u64::MAX)] {
+        let refused = run.by_archive(
+            &CycleArchive {
+                cycle,
+                ..archive.clone()
+            },
+            None,
+        );
+        assert!(matches!(refused, Err(ArchiveError::Block { .. })));
+    }
     let mut padded = archive;
     let opens = Block(padded.sealed.number.0 - 10);
     Arc::make_mut(&mut padded.seals)
