@@ -34,7 +34,7 @@ use folder::{Folder, io};
 pub use foreign::ForeignBlobs;
 pub use outline::{Outline, OutlineError, Outliner, SUBTREE_BYTES};
 pub use partial::PartialBlob;
-pub use reader::BlobReader;
+pub use reader::{BlobReader, Pieces};
 pub use writer::BlobWriter;
 
 /// Why a blob could not be stored or read.

@@ -48,7 +48,8 @@ pub struct Limits {
     pub headers: usize,
     /// The slowest that a body may arrive, or a response be taken.
     pub minimum_rate: MinimumRate,
-    /// Open connections. Each costs some 100 KiB of buffers.
+    /// Open connections. Each costs at most some 256 KiB: buffers, and a piece of a blob that waits to be
+    /// taken.
     pub connections: usize,
     /// Open connections of one address (of one /64 for IPv6): one client needs a handful.
     pub connections_per_address: usize,

@@ -93,18 +93,23 @@ impl Outline {
     /// Whether `bytes` are exactly subtree `index`.
     #[must_use]
     pub fn holds(&self, index: usize, bytes: &[u8]) -> bool {
+        let mut hasher = hasher_at(index);
+        hasher.update(bytes);
+        self.ends_in(index, &hasher)
+    }
+
+    /// Whether exactly subtree `index` went into a hasher that [`hasher_at`] gave for it.
+    pub(super) fn ends_in(&self, index: usize, hasher: &blake3::Hasher) -> bool {
         let range = self.range(index);
         let Some(expected) = self.subtrees.get(index) else {
             return false;
         };
-        if bytes.len() as u64 != range.end - range.start {
+        if hasher.count() != range.end - range.start {
             return false;
         }
         let found = if self.subtrees.len() == 1 {
-            *blake3::hash(bytes).as_bytes()
+            *hasher.finalize().as_bytes()
         } else {
-            let mut hasher = hasher_at(index);
-            hasher.update(bytes);
             hasher.finalize_non_root()
         };
         found == *expected
@@ -220,7 +225,8 @@ fn subtree_count(bytes: u64) -> u64 {
     bytes.div_ceil(SUBTREE_BYTES).max(1)
 }
 
-fn hasher_at(index: usize) -> blake3::Hasher {
+/// What subtree `index` is hashed with.
+pub(super) fn hasher_at(index: usize) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
     if index > 0 {
         hasher.set_input_offset(index as u64 * SUBTREE_BYTES);

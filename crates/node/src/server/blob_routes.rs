@@ -1,8 +1,8 @@
 //! Blobs and their outlines, to anyone who knows their names.
 //!
-//! A response is one run of whole mebibytes, at most 16 of them, read and verified one by one while
-//! it is sent: memory is one mebibyte a response, and rotten bytes are never sent (the connection
-//! ends instead). Ranges that cut a mebibyte would make us read what we do not send, so they are
+//! A response is one run of whole mebibytes, at most 16 of them, verified one by one while it is sent, in
+//! pieces of 64 KiB: memory is a piece a response, however slowly it is taken, and rotten bytes are never
+//! sent (the connection ends instead). Ranges that cut a mebibyte would make us read what we do not send, so they are
 //! refused, as are several ranges in one request.
 
 use std::ops::Range;
@@ -16,7 +16,7 @@ use futures_util::stream;
 
 use super::MAX_RANGE_BYTES;
 use super::routes::{Exposed, Segments, blocking, entity_tag, parse_segment, storage_trouble};
-use crate::blobs::{BlobError, BlobReader, SUBTREE_BYTES};
+use crate::blobs::{BlobError, BlobReader, Pieces, SUBTREE_BYTES};
 use crate::refusal::{Refusal, RefusalCode};
 
 /// `GET` or `HEAD /v1/blobs/{id}`.
@@ -138,32 +138,34 @@ fn bad_range(what: &str, length: u64) -> Response {
 
 /// The range as a body. Its first mebibyte is verified before the response begins.
 async fn stream_range(reader: BlobReader, range: &Range<u64>) -> Result<Body, Refusal> {
-    let subtrees = subtrees_of(range);
-    let first = subtrees.start;
-    let (reader, bytes) = match read(reader, first).await? {
-        Ok(read) => read,
+    let mut subtrees = subtrees_of(range);
+    let first = subtrees.next().unwrap_or_default();
+    let (reader, pieces) = match verify(reader, first).await? {
+        Ok(verified) => verified,
         Err(BlobError::Damaged { id, .. }) => {
             let message = format!("blob {id} is not here any more");
             return Err(Refusal::new(RefusalCode::NotFound, message));
         }
         Err(error) => return Err(storage_trouble(&error)),
     };
-    if first + 1 >= subtrees.end {
-        return Ok(Body::from(bytes));
-    }
-    let rest = stream::try_unfold(
-        (reader, first + 1, subtrees.end),
-        |(reader, next, end)| async move {
-            if next == end {
-                return Ok::<_, std::io::Error>(None);
+    Ok(Body::from_stream(stream::try_unfold(
+        (reader, pieces, subtrees),
+        |(mut reader, mut pieces, mut subtrees)| async move {
+            loop {
+                let (read, piece);
+                (read, pieces, piece) = next_piece(reader, pieces).await?;
+                reader = read;
+                if let Some(bytes) = piece {
+                    return Ok::<_, std::io::Error>(Some((bytes, (reader, pieces, subtrees))));
+                }
+                let Some(next) = subtrees.next() else {
+                    return Ok(None);
+                };
+                let verified = verify(reader, next).await.map_err(std::io::Error::other)?;
+                (reader, pieces) = verified.map_err(std::io::Error::other)?;
             }
-            let read = read(reader, next).await.map_err(std::io::Error::other)?;
-            let (reader, bytes) = read.map_err(std::io::Error::other)?;
-            Ok(Some((bytes, (reader, next + 1, end))))
         },
-    );
-    let first = stream::once(async move { Ok(bytes) });
-    Ok(Body::from_stream(stream::StreamExt::chain(first, rest)))
+    )))
 }
 
 fn subtrees_of(range: &Range<u64>) -> Range<usize> {
@@ -172,15 +174,68 @@ fn subtrees_of(range: &Range<u64>) -> Range<usize> {
     index(range.start / SUBTREE_BYTES)..index(range.end.div_ceil(SUBTREE_BYTES))
 }
 
-type Read = Result<(BlobReader, Vec<u8>), BlobError>;
+type Verified = Result<(BlobReader, Pieces), BlobError>;
 
-async fn read(mut reader: BlobReader, index: usize) -> Result<Read, Refusal> {
-    blocking(move || reader.subtree(index).map(|bytes| (reader, bytes))).await
+async fn verify(mut reader: BlobReader, index: usize) -> Result<Verified, Refusal> {
+    blocking(move || reader.pieces(index).map(|pieces| (reader, pieces))).await
+}
+
+type Piece = (BlobReader, Pieces, Option<Vec<u8>>);
+
+async fn next_piece(mut reader: BlobReader, mut pieces: Pieces) -> std::io::Result<Piece> {
+    let read = blocking(move || {
+        let piece = reader.piece(&mut pieces);
+        piece.map(|piece| (reader, pieces, piece))
+    });
+    let read = read.await.map_err(std::io::Error::other)?;
+    read.map_err(std::io::Error::other)
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt;
+
     use super::*;
+    use crate::blobs::DiskBlobs;
+
+    /// What waits for a reader that takes nothing is one frame of the body. What should not happen: that it
+    /// is a mebibyte, or that a byte which rotted since the response began goes out.
+    #[tokio::test]
+    async fn a_body_comes_in_pieces_and_ends_where_the_blob_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = DiskBlobs::open(folder.path()).unwrap();
+        let bytes: Vec<u8> = (0..2_500_001_u32)
+            .map(|i| (i * 7 + i / 901) as u8)
+            .collect();
+        for length in [0, 1, 100_000, 1 << 20, (1 << 20) + 1, bytes.len()] {
+            let id = blobs.put(&bytes[..length]).unwrap();
+            let whole = 0..length as u64;
+            let body = stream_range(blobs.reader(&id).unwrap(), &whole).await;
+            let mut frames = body.unwrap().into_data_stream();
+            let mut sent = Vec::new();
+            while let Some(frame) = frames.next().await {
+                let frame = frame.unwrap();
+                assert!(frame.len() <= 64 << 10, "{} bytes at once", frame.len());
+                sent.extend_from_slice(&frame);
+            }
+            assert_eq!(sent, bytes[..length]);
+        }
+        let id = blobs.put(&bytes).unwrap();
+        let whole = 0..bytes.len() as u64;
+        let body = stream_range(blobs.reader(&id).unwrap(), &whole).await;
+        let mut frames = body.unwrap().into_data_stream();
+        let name = id.to_string();
+        let path = folder.path().join(&name[..2]).join(&name);
+        let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        let rotten = 5 * (64 << 10) + 9;
+        std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(rotten)).unwrap();
+        std::io::Write::write_all(&mut file, &[bytes[rotten as usize] ^ 1]).unwrap();
+        let mut sent = 0;
+        while let Some(Ok(frame)) = frames.next().await {
+            sent += frame.len();
+        }
+        assert_eq!(sent, 5 * (64 << 10));
+    }
 
     #[test]
     fn only_one_run_of_whole_mebibytes_is_a_range() {
