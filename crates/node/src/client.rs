@@ -9,6 +9,7 @@
 //! Knows nothing of which mirrors exist or who is worth asking: sources are the caller's.
 
 mod fetch;
+mod lately;
 mod receipt;
 mod upload;
 
@@ -22,6 +23,7 @@ use serde::de::DeserializeOwned;
 use crate::blobs::{BlobError, DiskBlobs};
 use crate::pace::{MinimumRate, Pace, TooSlow};
 
+use lately::FailedLately;
 pub use upload::Upload;
 
 /// How long the client waits, and for how much.
@@ -29,6 +31,10 @@ pub use upload::Upload;
 pub struct ClientLimits {
     /// For a connection.
     pub connect: Duration,
+    /// For the head of a response, as long as there are other sources to ask: one that says nothing must
+    /// not cost a window of the cycle. Where none of them brings anything, each is waited for once more,
+    /// for as long as `answer`.
+    pub first_answer: Duration,
     /// For the head of a response, or for the answer to an upload that was sent whole. A validator
     /// journals an upload before it answers, and its driver may be busy for some seconds.
     pub answer: Duration,
@@ -42,6 +48,7 @@ impl Default for ClientLimits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
+            first_answer: Duration::from_secs(2),
             answer: Duration::from_secs(30),
             minimum_rate: MinimumRate {
                 bytes_per_second: 16 << 10,
@@ -186,6 +193,7 @@ pub struct BlobClient {
     uploads: upload::UploadHttp,
     blobs: DiskBlobs,
     limits: ClientLimits,
+    failed: FailedLately,
 }
 
 impl BlobClient {
@@ -206,6 +214,7 @@ impl BlobClient {
             uploads: upload::http(&limits),
             blobs,
             limits,
+            failed: FailedLately::default(),
         })
     }
 
@@ -237,7 +246,9 @@ impl BlobClient {
         url: &str,
         max_bytes: u64,
     ) -> Result<Option<Vec<u8>>, SourceError> {
-        let response = self.send(url, self.http.get(url)).await?;
+        let response = self
+            .send(url, self.http.get(url), self.limits.answer)
+            .await?;
         match response.status().as_u16() {
             200 => self.body(url, response, max_bytes).await.map(Some),
             404 => Ok(None),
@@ -250,8 +261,8 @@ impl BlobClient {
         &self,
         url: &str,
         request: reqwest::RequestBuilder,
+        waited: Duration,
     ) -> Result<reqwest::Response, SourceError> {
-        let waited = self.limits.answer;
         match tokio::time::timeout(waited, request.send()).await {
             Ok(answer) => answer.map_err(|error| unreachable(url, error)),
             Err(_) => Err(SourceError::Silent {

@@ -10,11 +10,13 @@
 //! ```
 //!
 //! A mirror that sends a wrong byte is dropped for this blob (A-131); one that breaks off is asked
-//! again in the next round, as long as a round brings anything (A-130). What is kept survives
+//! again in the next round, as long as a round brings anything (A-130). Those that failed lately are asked
+//! last, and silence is waited for in earnest only when nobody else brings anything. What is kept survives
 //! restarts and a change of mirrors. `Absent` is said only when every source said so.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::time::Duration;
 
 use connito_protocol::ids::BlobId;
 use reqwest::{Response, header};
@@ -55,6 +57,8 @@ struct Download<'a> {
     client: &'a BlobClient,
     id: BlobId,
     max_bytes: u64,
+    /// How long a source may keep silent.
+    patience: Duration,
     /// What is here already, once the blob's length is proven. Absent while another thread
     /// writes to it.
     partial: Option<PartialBlob>,
@@ -90,6 +94,7 @@ impl BlobClient {
             client: self,
             id,
             max_bytes,
+            patience: self.limits.first_answer,
             partial,
             received: 0,
         };
@@ -106,30 +111,42 @@ impl Download<'_> {
     async fn fetch_from_any(&mut self, sources: &[String]) -> Result<(), FetchError> {
         let mut dropped = BTreeSet::new();
         let mut last = None;
+        let failed = &self.client.failed;
         loop {
             let missing_before = self.missing();
-            for (index, source) in sources.iter().enumerate() {
-                if dropped.contains(&index) {
+            let mut was_silent = false;
+            for source in failed.last(sources) {
+                if dropped.contains(source) {
                     continue;
                 }
                 match self.fetch_from(source).await {
-                    Ok(()) => return Ok(()),
+                    Ok(()) => {
+                        failed.forgive(source);
+                        return Ok(());
+                    }
                     Err(Setback::Fatal(error)) => return Err(error),
                     Err(Setback::Absent) => {
-                        dropped.insert(index);
+                        dropped.insert(source);
                     }
                     Err(Setback::Source(error)) => {
                         tracing::debug!(target: "blobs::fetch", blob = %self.id, %error, "setback");
                         if matches!(error, SourceError::Corrupt { .. }) {
-                            dropped.insert(index);
+                            dropped.insert(source);
                         }
+                        was_silent |= matches!(error, SourceError::Silent { .. });
+                        failed.note(source);
                         last = Some(error);
                     }
                 }
             }
-            if self.missing() >= missing_before {
+            if self.missing() < missing_before {
+                continue;
+            }
+            let limit = self.client.limits.answer;
+            if !was_silent || self.patience >= limit {
                 return Err(self.verdict(sources.len(), last));
             }
+            self.patience = limit;
         }
     }
 
@@ -289,7 +306,7 @@ impl Download<'_> {
     async fn range(&self, url: &str, range: Range<u64>) -> Result<(Response, u64), Setback> {
         let header = format!("bytes={}-{}", range.start, range.end - 1);
         let request = self.client.http.get(url).header(header::RANGE, header);
-        let response = self.client.send(url, request).await?;
+        let response = self.client.send(url, request, self.patience).await?;
         let length = match response.status().as_u16() {
             206 => stated_length(&response, &range),
             // A server may ignore ranges; that is fine where the range is the whole blob.

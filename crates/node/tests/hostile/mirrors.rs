@@ -343,6 +343,71 @@ async fn a_mirror_that_stalls_is_given_up_for_another_one() {
     client.fetch(id, &sources, NO_BOUND).await.unwrap();
 }
 
+/// A server that takes connections and says nothing on the first `silent` of them; later ones are passed
+/// on to another. Counts them.
+async fn hanging(silent: usize, behind: String) -> (String, Arc<AtomicU64>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            if held.len() < silent {
+                held.push(stream);
+                continue;
+            }
+            let address = behind.trim_start_matches("http://").to_owned();
+            tokio::spawn(async move {
+                let mut other = tokio::net::TcpStream::connect(address).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut other).await;
+            });
+        }
+    });
+    (url, asked)
+}
+
+/// What should happen: the next source is asked soon, and a silent one last from then on. What should not:
+/// that one of many servers costs everybody the window in which bodies must be mirrored.
+#[tokio::test]
+async fn a_source_that_says_nothing_costs_little_and_only_once() {
+    let own = Own::new();
+    let client = own.client_with(ClientLimits {
+        first_answer: Duration::from_millis(50),
+        // Longer than the test may take.
+        answer: Duration::from_secs(3600),
+        ..ClientLimits::default()
+    });
+    let (silent, asked) = hanging(usize::MAX, String::new()).await;
+    for blob in [bytes(100), bytes(101), bytes(3 * MEBIBYTE)] {
+        let honest = Mirror::of(&blob, Fault::None).await;
+        let sources = [silent.clone(), honest.url.clone()];
+        let id = BlobId::of(&blob);
+        client.fetch(id, &sources, NO_BOUND).await.unwrap();
+        assert_eq!(client.blobs().get(&id).unwrap(), blob);
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+}
+
+/// Slow is not dead: where nobody else has it, a source is waited for as long as ever.
+#[tokio::test]
+async fn a_source_that_was_silent_is_asked_again_when_no_other_brings_anything() {
+    let own = Own::new();
+    let client = own.client_with(ClientLimits {
+        first_answer: Duration::from_millis(50),
+        ..ClientLimits::default()
+    });
+    let blob = bytes(100);
+    let honest = Mirror::of(&blob, Fault::None).await;
+    let (slow, asked) = hanging(1, honest.url.clone()).await;
+    let without = Mirror::of(b"", Fault::Status(404)).await;
+    let sources = [slow, without.url.clone()];
+    let id = BlobId::of(&blob);
+    client.fetch(id, &sources, NO_BOUND).await.unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
 #[tokio::test]
 async fn a_blob_is_absent_only_when_every_source_said_so() {
     let own = Own::new();
