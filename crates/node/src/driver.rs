@@ -13,12 +13,13 @@
 //! was never answered. Decisions are the machine's; this file only carries.
 
 mod fetching;
+mod issuing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use connito_chain::Chain;
-use connito_chain::keys::{Keypair, Signer};
+use connito_chain::keys::Keypair;
 use connito_learning::Learner;
 use connito_protocol::Uploads;
 use connito_protocol::event::{Delivery, Effect, Event, Fetch, Form, UploadAnswer as Answer};
@@ -26,10 +27,9 @@ use connito_protocol::ids::{BlobId, Block, Cycle, Hotkey, StateId};
 use connito_protocol::job::Outcome;
 use connito_protocol::machine::{Character, Machine, Step};
 use connito_protocol::manifest::{Document, StateManifest};
-use connito_protocol::receipt::Receipt;
 use connito_protocol::snapshot::Endpoint;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::blobs::{BlobError, DiskBlobs};
 use crate::chain_link::{Writer, feed, sentence};
@@ -40,6 +40,9 @@ use crate::receipts::Receipts;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::server;
 use crate::upload::{Admission, Decision, UploadAnswer, UploadWindow, Uploaded};
+
+use issuing::Issuer;
+pub use issuing::SignedReceipt;
 
 /// Events waiting for the machine. Producers wait when it is full; none of them is waited for by the
 /// driver, so nothing can lock up.
@@ -90,6 +93,9 @@ pub enum DriverError {
     /// The compute thread could not be started.
     #[error("the compute thread cannot be started")]
     Compute(#[source] std::io::Error),
+    /// The thread that keeps receipts could not be started.
+    #[error("the receipts thread cannot be started")]
+    Receipts(#[source] std::io::Error),
     /// The compute thread is gone, or takes no more jobs: its panic has been reported.
     #[error("the compute thread has ended")]
     ComputeEnded,
@@ -119,6 +125,7 @@ pub(crate) struct Driver<C> {
     machine: Machine,
     journal: Journal,
     compute: Option<Compute>,
+    issuer: Issuer,
     writer: Writer,
     events: mpsc::Sender<Event>,
     transfers: Arc<Semaphore>,
@@ -139,7 +146,7 @@ impl<C: Chain + 'static> Driver<C> {
         (journal, steps): (Journal, Vec<Step>),
         learner: Option<Box<dyn Learner>>,
         mut ports: Ports<C>,
-        mut stop: watch::Receiver<bool>,
+        stop: watch::Receiver<bool>,
     ) -> Result<(), DriverError> {
         let machine = replay(&character, &steps)?;
         let head = Head::default();
@@ -149,6 +156,8 @@ impl<C: Chain + 'static> Driver<C> {
             .map(|learner| Compute::start(learner, head.clone(), outcomes))
             .transpose()
             .map_err(DriverError::Compute)?;
+        let issuer = Issuer::start(ports.receipts.clone(), ports.keypair.clone());
+        let issuer = issuer.map_err(DriverError::Receipts)?;
         let mut uploads = ports.uploads.take();
         let last = steps.iter().rev().find_map(|step| match &step.event {
             Event::Block(snapshot) => Some(snapshot.block),
@@ -160,6 +169,7 @@ impl<C: Chain + 'static> Driver<C> {
             machine,
             journal,
             compute,
+            issuer,
             transfers: Arc::new(Semaphore::new(PARALLEL_TRANSFERS)),
             answers: BTreeMap::new(),
             next_ticket: first_free_ticket(&steps),
@@ -179,23 +189,34 @@ impl<C: Chain + 'static> Driver<C> {
         }
         let after = driver.first_block(last).await;
         let feeder = tokio::spawn(feed(driver.ports.chain.clone(), after, head, events));
-        let result = loop {
-            let event = tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => break Ok(()),
-                Some(event) = inbox.recv() => event,
-                outcome = finished.recv(), if driver.compute.is_some() => match outcome {
-                    Some(outcome) => Event::Finished { outcome, entropy: entropy() },
-                    None => break Err(DriverError::ComputeEnded),
-                },
-                Some(uploaded) = receive(&mut uploads) => driver.ticket(uploaded),
-            };
-            if let Err(error) = driver.take(event) {
-                break Err(error);
-            }
-        };
+        let result = driver
+            .turns(&mut inbox, &mut finished, &mut uploads, stop)
+            .await;
         feeder.abort();
         info!(target: "driver", hotkey = %driver.hotkey.short(), "stopped");
         result
+    }
+
+    /// Takes whatever comes, until `stop` says so.
+    async fn turns(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Event>,
+        finished: &mut mpsc::Receiver<Outcome>,
+        uploads: &mut Option<mpsc::Receiver<Uploaded>>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), DriverError> {
+        loop {
+            let event = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                Some(event) = inbox.recv() => event,
+                outcome = finished.recv(), if self.compute.is_some() => match outcome {
+                    Some(outcome) => Event::Finished { outcome, entropy: entropy() },
+                    None => return Err(DriverError::ComputeEnded),
+                },
+                Some(uploaded) = receive(uploads) => self.ticket(uploaded),
+            };
+            self.take(event)?;
+        }
     }
 
     /// Where to begin reading the chain.
@@ -224,14 +245,15 @@ impl<C: Chain + 'static> Driver<C> {
         Ok(())
     }
 
-    /// Carries out again what the process may have died before: the documents and receipts of the
-    /// last step. `Started` asks again for everything else.
+    /// Carries out again what the process may have died before: the documents of the last step, and
+    /// receipts. `Started` asks again for everything else.
     fn finish_last_step(&mut self, steps: &[Step]) -> Result<(), DriverError> {
         for effect in steps.last().into_iter().flat_map(|step| &step.effects) {
-            if matches!(effect, Effect::Store { .. } | Effect::Issue(_)) {
+            if matches!(effect, Effect::Store { .. }) {
                 self.carry_out(effect.clone())?;
             }
         }
+        self.issuer.issue_again(steps, &self.ports.receipts);
         Ok(())
     }
 
@@ -260,7 +282,7 @@ impl<C: Chain + 'static> Driver<C> {
                 }
             }
             Effect::Answer { ticket, answer } => self.answer(ticket, answer),
-            Effect::Issue(receipt) => self.issue(&receipt),
+            Effect::Issue(receipt) => self.issuer.issue(receipt),
             Effect::AskReceipt { cycle, from } => self.ask_receipt(cycle, from),
             Effect::Tell(milestone) => debug!(target: "driver", ?milestone),
         }
@@ -371,17 +393,6 @@ impl<C: Chain + 'static> Driver<C> {
         let _ = reply.send(decision);
     }
 
-    fn issue(&self, receipt: &Receipt) {
-        let signed = SignedReceipt::sign(receipt, &self.ports.keypair);
-        if let Err(error) = self
-            .ports
-            .receipts
-            .put(receipt.cycle, &receipt.hotkey, &signed)
-        {
-            warn!(target: "driver", error = %sentence(&error), "a receipt could not be kept");
-        }
-    }
-
     /// Brings what the server shows up to date.
     fn show(&mut self) {
         let state = self.machine.canonical();
@@ -428,28 +439,6 @@ impl<C: Chain + 'static> Driver<C> {
         }
         if !lengths.is_empty() && lengths.iter().all(Option::is_some) {
             self.bounded_for = self.shown;
-        }
-    }
-}
-
-/// A receipt with the validator's signature over its JSON.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct SignedReceipt {
-    /// What is signed.
-    pub receipt: Receipt,
-    /// sr25519 over the receipt's JSON as it stands here, hexadecimal.
-    pub signature: String,
-}
-
-impl SignedReceipt {
-    /// A receipt as its issuer puts it out.
-    #[must_use]
-    pub fn sign(receipt: &Receipt, keypair: &Keypair) -> Self {
-        let text =
-            serde_json::to_vec(receipt).expect("receipts hold only finite numbers and string keys");
-        Self {
-            signature: hex::encode(keypair.sign(&text)),
-            receipt: receipt.clone(),
         }
     }
 }
