@@ -67,6 +67,9 @@ impl Simulation {
 
     fn plan_crashes(&mut self, random: &mut Random) {
         let faults = self.scenario.faults.clone();
+        if !faults.strike() {
+            return;
+        }
         let until = faults.until_cycle.unwrap_or(self.scenario.cycles as f64);
         let mean = faults.crashes_per_cycle * until;
         for place in 0..self.nodes.len() {
@@ -267,16 +270,17 @@ impl Simulation {
 }
 
 impl FaultModel {
-    /// How one crash ends a life.
+    /// How one crash ends a life: lost records first, and what the earlier ones leave of a hundred for
+    /// the later ones, so that a scenario need not make the shares add up.
     fn draw(&self, random: &mut Random) -> Doom {
         let luck = random.unit() * 100.0;
-        let disk_full = self.torn_percent + self.disk_full_percent;
-        if luck < self.torn_percent {
-            Doom::TornRecord
-        } else if luck < disk_full {
-            Doom::DiskFull
-        } else if luck < disk_full + self.lost_records_percent {
+        let torn = self.lost_records_percent + self.torn_percent;
+        if luck < self.lost_records_percent {
             Doom::LostRecord
+        } else if luck < torn {
+            Doom::TornRecord
+        } else if luck < torn + self.disk_full_percent {
+            Doom::DiskFull
         } else {
             Doom::Killed(random.unit())
         }

@@ -159,9 +159,10 @@ pub struct FaultModel {
     /// Crashes of each of these in a cycle, on average. Each hits a random boundary of a random step:
     /// before it is journalled, or before or after any of its effects.
     pub crashes_per_cycle: f64,
-    /// Of these crashes, how many tear the journal's last record.
+    /// Of these crashes, how many tear the journal's last record, as far as lost records leave room.
     pub torn_percent: f64,
-    /// Of these crashes, how many are a full disk: the step cannot be journalled and the role stops.
+    /// Of these crashes, how many are a full disk: the step cannot be journalled and the role stops. As
+    /// far as lost and torn records leave room.
     pub disk_full_percent: f64,
     /// Of these crashes, how many lose the last record although the disk called it durable. Outside of
     /// what the protocol promises to survive (a disk that lies): a scenario with it must fail.
@@ -279,14 +280,21 @@ impl Default for WorkModel {
 impl Default for FaultModel {
     fn default() -> Self {
         Self {
-            crashing_percent: 0.0,
-            crashes_per_cycle: 0.5,
+            crashing_percent: 100.0,
+            crashes_per_cycle: 0.0,
             torn_percent: 30.0,
             disk_full_percent: 10.0,
             lost_records_percent: 0.0,
-            restart_seconds: 60.0,
+            restart_seconds: 10.0,
             until_cycle: None,
         }
+    }
+}
+
+impl FaultModel {
+    /// Whether anything crashes at all.
+    pub(crate) fn strike(&self) -> bool {
+        self.crashing_percent > 0.0 && self.crashes_per_cycle > 0.0
     }
 }
 
@@ -378,7 +386,7 @@ impl Scenario {
 
     /// Whether old blocks are of no use to anybody: nobody is ever behind by more than a few.
     pub(crate) fn forgets_blocks(&self) -> bool {
-        self.faults.crashing_percent == 0.0
+        !self.faults.strike()
             && self.churn.joins_per_cycle == 0.0
             && self.partitions.is_empty()
             && self.all_miners() > 500

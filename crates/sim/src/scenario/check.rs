@@ -150,11 +150,6 @@ impl Scenario {
         for (key, share) in ends_of_a_crash {
             percent(key, share)?;
         }
-        let all = ends_of_a_crash.iter().map(|(_, share)| share).sum();
-        percent(
-            "the sum of torn_percent, disk_full_percent and lost_records_percent",
-            all,
-        )?;
         in_range("faults.restart_seconds", faults.restart_seconds, 0.0, 1e6)?;
         in_range("churn.joins_per_cycle", churn.joins_per_cycle, 0.0, 1_000.0)?;
         in_range(
