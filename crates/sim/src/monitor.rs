@@ -5,24 +5,31 @@
 //! asked when. The first violation ends the run. It looks inside no machine, only at what goes in and
 //! comes out, and trusts no hostile participant's word.
 
+pub(crate) mod hearing;
 pub(crate) mod invariant;
+mod testimony;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use connito_learning::store::MemoryStore;
 use connito_protocol::announcement::{Announcement, Vote};
+use connito_protocol::conduct::Misconduct;
 use connito_protocol::consensus::Verdict;
 use connito_protocol::event::{Effect, Milestone};
 use connito_protocol::ids::{BlobId, Cycle, Hotkey, StateId};
 use connito_protocol::job::{Finding, Job, ScoreJob};
 use connito_protocol::lineage::{self, Earlier};
 use connito_protocol::reason::ReasonCode;
+use connito_protocol::review::Reviewed;
 use connito_protocol::rewards::CycleRewards;
 use connito_protocol::schedule::Window;
 use connito_protocol::snapshot::Snapshot;
 use connito_protocol::submission::{Expected, Submission, collect};
 use serde::{Deserialize, Serialize};
+
+use hearing::{Hearing, Honest};
+use invariant::Witnesses;
 
 use crate::adversary::Setting;
 use crate::network::NodeId;
@@ -68,6 +75,8 @@ pub(crate) struct Concluded {
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     sealed: Option<Arc<Snapshot>>,
+    /// Who decides, and who was heard.
+    pub(crate) hearing: Hearing,
     /// What every submission came to, as the chain shows it.
     pub(crate) submissions: Option<Vec<Submission>>,
     pub(crate) judged: Option<Judged>,
@@ -76,7 +85,7 @@ pub(crate) struct Record {
     /// Who has measured already.
     pub(crate) measured: BTreeSet<NodeId>,
     /// What honest validators found, by miner.
-    pub(crate) findings: BTreeMap<Hotkey, Vec<Finding>>,
+    pub(crate) findings: BTreeMap<Hotkey, Vec<(NodeId, Finding)>>,
     /// Gate losses that honest validators measured: incumbent and candidate.
     pub(crate) gate: Vec<(f64, Option<f64>)>,
     /// Uploads that a validator has acknowledged.
@@ -96,8 +105,14 @@ pub(crate) struct Monitor {
     violations: Vec<Violation>,
     /// What was decided of every cycle, for the report.
     pub(crate) outcomes: BTreeMap<Cycle, CycleOutcome>,
-    uploads_at_a_time: usize,
+    honest: Honest,
+    groups: u16,
+    significance: f64,
     device_noise: f64,
+    /// Drawn committees of which hostile validators held most seats.
+    pub(crate) captures: u64,
+    /// Hostile validators that a review has excluded.
+    pub(crate) caught: BTreeSet<Hotkey>,
 }
 
 /// What became of a cycle.
@@ -124,8 +139,12 @@ impl Monitor {
             canonical: vec![setting.first_state],
             violations: Vec::new(),
             outcomes: BTreeMap::new(),
-            uploads_at_a_time: scenario.links.uploads_at_a_time as usize,
+            honest: Honest::new(),
+            groups: scenario.groups,
+            significance: setting.manifest.rules.scoring.significance,
             device_noise: scenario.work.device_noise_nats,
+            captures: 0,
+            caught: BTreeSet::new(),
         };
         monitor.note(0, invariant::every_expert_in_exactly_one_group(setting));
         monitor
@@ -163,29 +182,85 @@ impl Monitor {
         let forget = moment.cycle.0.saturating_sub(REMEMBERED_CYCLES);
         self.forgotten = Cycle(forget);
         self.cycles.retain(|cycle, _| cycle.0 >= forget);
+        if (moment.window, moment.closes_window) == (Window::Reveal, true) {
+            return self.close_uploads(moment.cycle, snapshot, setting, store);
+        }
+        let opens = |window| setting.schedule.opens(moment.cycle, window);
+        if snapshot.block == opens(Window::Score) {
+            self.draw((moment.cycle, snapshot), setting, store);
+        }
         let record = self.cycles.entry(moment.cycle).or_default();
         match moment.window {
             Window::Seal if moment.closes_window => record.sealed = Some(Arc::clone(snapshot)),
-            Window::Reveal if moment.closes_window => {
-                let Some((base, older)) = self.canonical.split_last() else {
-                    return;
-                };
-                let earlier = earlier(store, *base, (moment.cycle, setting));
-                let expected = Expected {
-                    network: setting.network,
-                    cycle: moment.cycle,
-                    base: *base,
-                    earlier: earlier.as_deref(),
-                    older: &older[older.len().saturating_sub(4)..],
-                    assignment: &setting.assignment,
-                    schedule: &setting.schedule,
-                };
-                let sealed = record.sealed.take();
-                record.submissions =
-                    sealed.and_then(|sealed| collect(&expected, &sealed, snapshot));
+            Window::Score if moment.closes_window => {
+                record.hearing.read(moment.cycle, snapshot, &self.honest);
+            }
+            Window::Vote => {
+                let half = setting.manifest.rules.windows.vote.div_ceil(2);
+                if snapshot.block.0 + 1 == opens(Window::Vote).0 + half {
+                    record.hearing.attest(moment.cycle, snapshot);
+                }
             }
             _ => {}
         }
+    }
+
+    fn close_uploads(
+        &mut self,
+        cycle: Cycle,
+        snapshot: &Snapshot,
+        setting: &Setting,
+        store: &MemoryStore,
+    ) {
+        let record = self.cycles.entry(cycle).or_default();
+        record.hearing = Hearing::new(snapshot.voters());
+        let Some((base, older)) = self.canonical.split_last() else {
+            return;
+        };
+        let earlier = earlier(store, *base, (cycle, setting));
+        let expected = Expected {
+            network: setting.network,
+            cycle,
+            base: *base,
+            earlier: earlier.as_deref(),
+            older: &older[older.len().saturating_sub(4)..],
+            assignment: &setting.assignment,
+            schedule: &setting.schedule,
+        };
+        let sealed = record.sealed.take();
+        record.submissions = sealed.and_then(|sealed| collect(&expected, &sealed, snapshot));
+    }
+
+    fn draw(
+        &mut self,
+        (cycle, seeded): (Cycle, &Snapshot),
+        setting: &Setting,
+        store: &MemoryStore,
+    ) {
+        let base = self.canonical.last();
+        let base = base.and_then(|base| invariant::manifest(store, *base));
+        let excluded = base.map(|base| base.excluded).unwrap_or_default();
+        let record = self.cycles.entry(cycle).or_default();
+        let Record {
+            hearing,
+            submissions: Some(submissions),
+            ..
+        } = record
+        else {
+            return;
+        };
+        hearing.draw(
+            (cycle, seeded.hash),
+            submissions,
+            &excluded,
+            &setting.manifest,
+        );
+        self.captures += hearing.captures(&self.honest);
+    }
+
+    /// Learns who is an honest validator.
+    pub(crate) fn trust(&mut self, hotkey: Hotkey, id: NodeId) {
+        self.honest.insert(hotkey, id);
     }
 
     /// A validator has told a miner that its upload is safe.
@@ -196,18 +271,21 @@ impl Monitor {
 
     /// A node has come back: what it had acknowledged must still be there.
     pub(crate) fn restarted(&mut self, step: u64, node: &Node) {
-        let newest = self.cycles.last_key_value();
+        let cycles = self.cycles.iter();
         let accepted =
-            newest.and_then(|(cycle, record)| Some((*cycle, record.accepted.get(&node.id)?)));
-        let Some((cycle, accepted)) = accepted else {
-            return;
-        };
-        let kept = invariant::Kept {
-            holds: &node.holds,
-            received: node.received(cycle),
-        };
-        let found = invariant::no_accepted_upload_lost(node.id, (cycle, accepted), kept);
-        self.note(step, found);
+            cycles.filter_map(|(cycle, record)| Some((*cycle, record.accepted.get(&node.id)?)));
+        let found: Vec<_> = accepted
+            .map(|(cycle, accepted)| {
+                let kept = invariant::Kept {
+                    holds: &node.holds,
+                    received: node.received(cycle),
+                };
+                invariant::no_accepted_upload_lost(node.id, (cycle, accepted), kept)
+            })
+            .collect();
+        for found in found {
+            self.note(step, found);
+        }
     }
 
     /// A journal did not lead back to where it came from.
@@ -219,7 +297,7 @@ impl Monitor {
     /// Takes in a durable step.
     pub(crate) fn step(&mut self, seen: &Seen<'_>, nodes: &[Node], id: NodeId, effects: &[Effect]) {
         let node = &nodes[id.place()];
-        let bounds = invariant::bounds_hold(node, effects, self.uploads_at_a_time);
+        let bounds = invariant::bounds_hold(node, effects, (nodes.len(), self.groups));
         self.note(seen.at, bounds);
         if !node.kind.is_honest_validator() {
             return;
@@ -253,15 +331,7 @@ impl Monitor {
 
     fn told(&mut self, seen: &Seen<'_>, nodes: &[Node], id: NodeId, milestone: &Milestone) {
         match milestone {
-            Milestone::Measured { cycle, findings } => {
-                let record = self.cycles.entry(*cycle).or_default();
-                let found = invariant::nobody_is_scored_twice(record, *cycle, id);
-                record.measured.insert(id);
-                for (hotkey, finding) in findings {
-                    record.findings.entry(*hotkey).or_default().push(*finding);
-                }
-                self.note(seen.at, found);
-            }
+            Milestone::Measured { cycle, findings } => self.measured(seen, *cycle, (id, findings)),
             Milestone::Judged {
                 cycle,
                 quorum,
@@ -275,25 +345,22 @@ impl Monitor {
                 };
                 self.judged(seen, nodes, *cycle, judged);
             }
+            Milestone::Reviewed { cycle, reviewed } => self.reviewed(seen, *cycle, reviewed),
+            Milestone::Conduct { cycle, conduct } => self.conduct(seen, *cycle, conduct),
             Milestone::Gate {
                 cycle,
                 incumbent_loss,
                 candidate_loss,
                 ..
-            } => {
-                self.gated(*cycle, (*incumbent_loss, *candidate_loss));
-            }
+            } => self.gated(*cycle, (*incumbent_loss, *candidate_loss)),
             Milestone::Concluded {
                 cycle,
                 state,
                 passed,
                 ..
             } => {
-                let concluded = Concluded {
-                    state: *state,
-                    passed: *passed,
-                };
-                self.concluded(seen, *cycle, concluded);
+                let (state, passed) = (*state, *passed);
+                self.concluded(seen, *cycle, Concluded { state, passed });
             }
             Milestone::NotRegistered
             | Milestone::TaskLoaded { .. }
@@ -306,11 +373,84 @@ impl Monitor {
             | Milestone::Receipt(_)
             | Milestone::Included { .. }
             | Milestone::JobFailed { .. }
-            | Milestone::Reviewed { .. }
-            | Milestone::Conduct { .. }
             | Milestone::ResidualDropped { .. }
             | Milestone::ChainRefused { .. } => {}
         }
+    }
+
+    fn measured(
+        &mut self,
+        seen: &Seen<'_>,
+        cycle: Cycle,
+        (id, findings): (NodeId, &[(Hotkey, Finding)]),
+    ) {
+        let record = self.cycles.entry(cycle).or_default();
+        let found = invariant::nobody_is_scored_twice(record, cycle, id);
+        record.measured.insert(id);
+        for (hotkey, finding) in findings {
+            record
+                .findings
+                .entry(*hotkey)
+                .or_default()
+                .push((id, *finding));
+        }
+        self.note(seen.at, found);
+    }
+
+    fn reviewed(&mut self, seen: &Seen<'_>, cycle: Cycle, reviewed: &[Reviewed]) {
+        let contradicted = reviewed.iter().flat_map(|review| &review.contradicted);
+        let blamed: Vec<_> = contradicted
+            .map(|hotkey| (*hotkey, "contradicted by a review"))
+            .collect();
+        self.blame(seen, cycle, blamed);
+    }
+
+    /// What an honest validator may be blamed for all the same: that it crashed or came late, and that a
+    /// committee of which others held most seats said something else.
+    fn conduct(&mut self, seen: &Seen<'_>, cycle: Cycle, conduct: &BTreeMap<Hotkey, Misconduct>) {
+        let Some(record) = self.cycles.get(&cycle) else {
+            return;
+        };
+        let serious = conduct
+            .iter()
+            .filter(|(hotkey, misconduct)| match misconduct {
+                Misconduct::Equivocation | Misconduct::StateMismatch => true,
+                Misconduct::ReportOutlier => {
+                    !record.hearing.sits_among_liars(**hotkey, &self.honest)
+                }
+                Misconduct::ReportMissing | Misconduct::ReportLate | Misconduct::ReportMismatch => {
+                    false
+                }
+            });
+        let blamed: Vec<_> = serious
+            .map(|(hotkey, misconduct)| (*hotkey, misconduct.text()))
+            .collect();
+        self.blame(seen, cycle, blamed);
+    }
+
+    fn blame(&mut self, seen: &Seen<'_>, cycle: Cycle, blamed: Vec<(Hotkey, &'static str)>) {
+        let outvoted = |record: &Record| record.hearing.is_outvoted(&self.honest);
+        if self.cycles.get(&cycle).is_none_or(outvoted) {
+            return;
+        }
+        let of_cycle = (&self.honest, cycle);
+        let found = invariant::no_honest_validator_is_excluded_or_blamed(blamed, of_cycle);
+        self.note(seen.at, found);
+    }
+
+    /// Who is not drawn from now on, by the state that a cycle ended in.
+    fn excluded(&mut self, seen: &Seen<'_>, cycle: Cycle, (old, new): (StateId, StateId)) {
+        let excluded = |state| invariant::manifest(seen.store, state).map(|state| state.excluded);
+        let (Some(old), Some(new)) = (excluded(old), excluded(new)) else {
+            return;
+        };
+        let fresh = new.keys().filter(|hotkey| !old.contains_key(hotkey));
+        let fresh: Vec<_> = fresh.map(|hotkey| (*hotkey, "excluded")).collect();
+        let hostile = fresh
+            .iter()
+            .filter(|(hotkey, _)| !self.honest.contains_key(hotkey));
+        self.caught.extend(hostile.map(|(hotkey, _)| *hotkey));
+        self.blame(seen, cycle, fresh);
     }
 
     fn gated(&mut self, cycle: Cycle, losses: (f64, Option<f64>)) {
@@ -328,14 +468,17 @@ impl Monitor {
             let found = invariant::honest_validators_judge_alike(first, &judged, cycle);
             return self.note(seen.at, found);
         }
+        let witnesses = Witnesses {
+            record,
+            honest: &self.honest,
+            nodes,
+            significance: self.significance,
+            device_noise: self.device_noise,
+        };
         let checks = [
             invariant::rewards_sum_to_one_or_are_withheld(&judged, cycle),
-            invariant::no_charge_without_evidence(
-                record,
-                &judged,
-                (cycle, nodes),
-                self.device_noise,
-            ),
+            invariant::no_charge_without_evidence(&witnesses, &judged, cycle),
+            invariant::no_reward_without_evidence(&witnesses, &judged, cycle),
         ];
         let outcome = self.outcomes.entry(cycle).or_default();
         outcome.quorum = judged.quorum;
@@ -375,6 +518,9 @@ impl Monitor {
         }
         for found in checks {
             self.note(seen.at, found);
+        }
+        if let Some(incumbent) = incumbent {
+            self.excluded(seen, cycle, (incumbent, concluded.state));
         }
     }
 }

@@ -208,6 +208,9 @@ impl Simulation {
         if let Some(endpoint) = identity.endpoint {
             self.by_endpoint.insert(endpoint, id);
         }
+        if member.kind.is_honest_validator() {
+            self.monitor.trust(identity.hotkey, id);
+        }
         let policy: Option<Box<dyn Policy>> = match member.kind {
             Kind::Validator(Some(hostile)) => Some(hostile.policy(member.friend)),
             Kind::Miner(Some(hostile)) => hostile.policy(),

@@ -14,6 +14,8 @@ use connito_protocol::partition;
 use connito_protocol::reason::{Charged, ReasonCode};
 use connito_protocol::submission::Opening;
 
+use super::hearing::Honest;
+use super::testimony::{Testimonies, Word};
 use super::{Concluded, Judged, Record, Seen};
 use crate::adversary::Setting;
 use crate::network::NodeId;
@@ -28,9 +30,14 @@ const ROUNDING: f64 = 1e-9;
 /// How far two kinds of processors may be apart, in standard deviations of one: six of each.
 const TOLERATED_DEVIATIONS: f64 = 12.0;
 
-/// Largest number of a node's unanswered fetches. A validator asks for every update of a cycle at once;
-/// twice the participants of the largest scenario is more than anything sound reaches.
-const MOST_FETCHES: u32 = 50_000;
+/// Blobs of a participant that a node may wait for at once: its updates of two cycles, and its report.
+const FETCHES_OF_A_NODE: usize = 3;
+
+/// Blobs of a group: shard and momentum of two states, and three pools of text.
+const FETCHES_OF_A_GROUP: usize = 7;
+
+/// Everything else: the task and its fixed parts, and manifests of a few states.
+const FETCHES: usize = 16;
 
 /// Every expert is in exactly one group (P-5).
 pub(crate) fn every_expert_in_exactly_one_group(setting: &Setting) -> Check {
@@ -138,28 +145,83 @@ pub(crate) fn rewards_sum_to_one_or_are_withheld(judged: &Judged, cycle: Cycle) 
     }
 }
 
-/// Every verdict that costs a miner something follows from the chain or was found by an honest
-/// validator. `nodes` are everybody, to see who holds what.
+/// What the verdicts of a cycle are held against.
+pub(crate) struct Witnesses<'a> {
+    pub(crate) record: &'a Record,
+    pub(crate) honest: &'a Honest,
+    /// Everybody, to see who holds what.
+    pub(crate) nodes: &'a [Node],
+    /// Standard errors that are taken off a gain.
+    pub(crate) significance: f64,
+    /// Standard deviation between kinds of processors.
+    pub(crate) device_noise: f64,
+}
+
+impl Witnesses<'_> {
+    /// Whether a verdict on an opened update can have come of what honest members of its committee found.
+    fn bear_out(&self, verdict: &Verdict, update: BlobId) -> bool {
+        let hearing = &self.record.hearing;
+        let Some(committee) = hearing.committee(verdict.group) else {
+            return false;
+        };
+        let mut testimonies = Testimonies {
+            all: committee.weight(),
+            ..Testimonies::default()
+        };
+        for member in committee.members() {
+            let weight = u128::from(member.weight);
+            match self.honest.get(&member.hotkey) {
+                None => testimonies.hostile += weight,
+                Some(_) if !hearing.heard.contains(&member.hotkey) => {}
+                Some(node) => {
+                    let word = self.word(*node, (verdict.hotkey, update));
+                    testimonies.honest.extend(word.map(|word| (word, weight)));
+                }
+            }
+        }
+        let tolerance = TOLERATED_DEVIATIONS * self.device_noise;
+        verdict.update == Some(update) && testimonies.allow(verdict, self.significance, tolerance)
+    }
+
+    fn word(&self, node: NodeId, (miner, update): (Hotkey, BlobId)) -> Option<Word> {
+        let mut findings = self.record.findings.get(&miner).into_iter().flatten();
+        match findings.find(|(by, _)| *by == node) {
+            Some((_, Finding::Measured { measurement, .. })) => Some(Word::Measured(*measurement)),
+            Some((_, Finding::Copy { .. })) => Some(Word::Fault(ReasonCode::Duplicate)),
+            Some((_, Finding::Refused { code })) => {
+                let charged = code.charged_to() == Charged::Miner;
+                charged.then_some(Word::Fault(*code))
+            }
+            None => {
+                let lacks = !self.nodes.get(node.place())?.holds.contains(&update);
+                lacks.then_some(Word::Lacks)
+            }
+        }
+    }
+
+    fn found(&self, miner: Hotkey) -> Vec<&Finding> {
+        let findings = self.record.findings.get(&miner).into_iter().flatten();
+        findings.map(|(_, finding)| finding).collect()
+    }
+}
+
+/// Every verdict that costs a miner something follows from the chain, or from what honest members of the
+/// committee found. Somebody who saw every block knows every submission.
 pub(crate) fn no_charge_without_evidence(
-    record: &Record,
+    witnesses: &Witnesses<'_>,
     judged: &Judged,
-    (cycle, nodes): (Cycle, &[Node]),
-    device_noise: f64,
+    cycle: Cycle,
 ) -> Check {
-    let Some(submissions) = &record.submissions else {
-        return Ok(());
+    const NAME: &str = "no_charge_without_evidence";
+    let Some(openings) = openings(witnesses.record) else {
+        let detail = format!("cycle {cycle} is judged and the chain shows no submissions");
+        return Err((NAME, detail));
     };
-    let openings: BTreeMap<Hotkey, Opening> = submissions
-        .iter()
-        .map(|submission| (submission.hotkey, submission.opening))
-        .collect();
     let charged = |verdict: &&Verdict| verdict.code.charged_to() == Charged::Miner;
     for verdict in judged.verdicts.iter().filter(charged) {
         let evident = match openings.get(&verdict.hotkey) {
             Some(Opening::Refused(code)) => *code == verdict.code,
-            Some(Opening::Update(update)) => {
-                is_evident(record, verdict, (*update, nodes), device_noise)
-            }
+            Some(Opening::Update(update)) => witnesses.bear_out(verdict, *update),
             None => false,
         };
         if !evident {
@@ -168,49 +230,59 @@ pub(crate) fn no_charge_without_evidence(
                 verdict.hotkey,
                 verdict.code,
                 verdict.measurement,
-                record.findings.get(&verdict.hotkey)
+                witnesses.found(verdict.hotkey)
             );
-            return Err(("no_charge_without_evidence", detail));
+            return Err((NAME, detail));
         }
     }
     Ok(())
 }
 
-fn is_evident(
-    record: &Record,
-    verdict: &Verdict,
-    (update, nodes): (BlobId, &[Node]),
-    device_noise: f64,
-) -> bool {
-    let findings = record
-        .findings
-        .get(&verdict.hotkey)
-        .map_or(&[][..], Vec::as_slice);
-    match verdict.measurement {
-        // A measurement that decides lies between two that honest validators took.
-        Some(decisive) => {
-            let honest = findings.iter().filter_map(|finding| match finding {
-                Finding::Measured { measurement, .. } => Some(f64::from(measurement.utility)),
-                Finding::Refused { .. } | Finding::Copy { .. } => None,
-            });
-            let honest: Vec<f64> = honest.collect();
-            // It may have been taken truthfully on a kind of processor that no honest one has.
-            let decisive = f64::from(decisive.utility);
-            let rounding = decisive.abs() * f64::from(f32::EPSILON);
-            let tolerated = TOLERATED_DEVIATIONS * device_noise + rounding;
-            let least = honest.iter().copied().fold(f64::INFINITY, f64::min) - tolerated;
-            let most = honest.iter().copied().fold(f64::NEG_INFINITY, f64::max) + tolerated;
-            (least..=most).contains(&decisive)
+/// Every update that is accepted was opened, and is worth as much by what honest members of the committee
+/// found.
+pub(crate) fn no_reward_without_evidence(
+    witnesses: &Witnesses<'_>,
+    judged: &Judged,
+    cycle: Cycle,
+) -> Check {
+    let openings = openings(witnesses.record).unwrap_or_default();
+    let accepted = |verdict: &&Verdict| verdict.code == ReasonCode::Accepted;
+    for verdict in judged.verdicts.iter().filter(accepted) {
+        let evident = match openings.get(&verdict.hotkey) {
+            Some(Opening::Update(update)) => witnesses.bear_out(verdict, *update),
+            Some(Opening::Refused(_)) | None => false,
+        };
+        if !evident {
+            let detail = format!(
+                "{:?} is accepted in cycle {cycle}, measured as {:?}; honest validators found {:?}",
+                verdict.hotkey,
+                verdict.measurement,
+                witnesses.found(verdict.hotkey)
+            );
+            return Err(("no_reward_without_evidence", detail));
         }
-        None if verdict.code == ReasonCode::NotUploaded => {
-            let mut honest = nodes.iter().filter(|node| node.kind.is_honest_validator());
-            honest.any(|node| !node.holds.contains(&update))
+    }
+    Ok(())
+}
+
+fn openings(record: &Record) -> Option<BTreeMap<Hotkey, Opening>> {
+    let submissions = record.submissions.as_ref()?.iter();
+    Some(submissions.map(|s| (s.hotkey, s.opening)).collect())
+}
+
+/// No review and no record of conduct turns against an honest validator, as long as those that were heard
+/// are more than the hostile ones (P-45, P-46). `blamed` are all that somebody was blamed for.
+pub(crate) fn no_honest_validator_is_excluded_or_blamed(
+    blamed: impl IntoIterator<Item = (Hotkey, &'static str)>,
+    (honest, cycle): (&Honest, Cycle),
+) -> Check {
+    let mut blamed = blamed.into_iter();
+    match blamed.find(|(hotkey, _)| honest.contains_key(hotkey)) {
+        None => Ok(()),
+        Some((hotkey, what)) => {
+            let detail = format!("{hotkey:?} is honest and {what} in cycle {cycle}");
+            Err(("no_honest_validator_is_excluded_or_blamed", detail))
         }
-        None => findings.iter().any(|finding| match finding {
-            Finding::Refused { code } => *code == verdict.code,
-            Finding::Copy { .. } => verdict.code == ReasonCode::Duplicate,
-            Finding::Measured { .. } => false,
-        }),
     }
 }
 
@@ -364,8 +436,9 @@ pub(crate) fn replay_gives_the_same_effects(node: &Node, diverged: &Diverged) ->
     Err(("replay_gives_the_same_effects", detail))
 }
 
-/// Records fit on the chain, and nothing that waits grows beyond its bound (P-11, P-52).
-pub(crate) fn bounds_hold(node: &Node, effects: &[Effect], uploads_at_a_time: usize) -> Check {
+/// Records fit on the chain, and nobody asks for more than there is: at most every update of two cycles,
+/// every blob of the task and of two states, and every participant's report and receipt (P-11, P-16).
+pub(crate) fn bounds_hold(node: &Node, effects: &[Effect], (nodes, groups): (usize, u16)) -> Check {
     const NAME: &str = "bounds_hold";
     for effect in effects {
         if let Effect::Announce { announcement } = effect
@@ -375,16 +448,9 @@ pub(crate) fn bounds_hold(node: &Node, effects: &[Effect], uploads_at_a_time: us
             return Err((NAME, detail));
         }
     }
-    if node.fetching.0 > MOST_FETCHES {
+    let most = FETCHES_OF_A_NODE * nodes + FETCHES_OF_A_GROUP * usize::from(groups) + FETCHES;
+    if node.fetching.0 as usize > most {
         let detail = format!("node {} waits for {} blobs", node.id.0, node.fetching.0);
-        return Err((NAME, detail));
-    }
-    if node.uploading.len() > uploads_at_a_time {
-        let detail = format!(
-            "{} uploads to node {} at once",
-            node.uploading.len(),
-            node.id.0
-        );
         return Err((NAME, detail));
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! protocol survives, and the run has to say what broke.
 
 use connito_protocol::event::Milestone;
+use connito_protocol::ids::Cycle;
 
 use super::*;
 use crate::monitor::invariant;
@@ -105,18 +106,34 @@ fn two_groups_with_one_expert_are_seen() {
 fn a_node_that_waits_for_ever_more_is_seen() {
     let mut simulation = simulation("", 1);
     let node = &mut simulation.nodes[1];
-    assert_eq!(invariant::bounds_hold(node, &[], 2), Ok(()));
-    node.uploading = [1, 2, 3].map(|byte| Hotkey([byte; 32])).into();
-    assert_eq!(
-        invariant::bounds_hold(node, &[], 2).unwrap_err().0,
-        "bounds_hold"
+    node.fetching.0 = 20;
+    assert_eq!(invariant::bounds_hold(node, &[], (8, 2)), Ok(()));
+    node.fetching.0 = 60;
+    let found = invariant::bounds_hold(node, &[], (8, 2));
+    assert_eq!(found.unwrap_err().0, "bounds_hold");
+}
+
+/// What a validator acknowledged in a cycle that is over must be in its store all the same.
+#[test]
+fn an_upload_that_is_lost_after_its_cycle_is_seen() {
+    let mut simulation = simulation("", 1);
+    run_through(&mut simulation);
+    let receiver = simulation.nodes[1].id;
+    let lost = BlobId([9; 32]);
+    simulation
+        .monitor
+        .accepted(receiver, Cycle(1), (Hotkey([1; 32]), lost));
+    simulation.monitor.accepted(
+        receiver,
+        Cycle(2),
+        (Hotkey([1; 32]), simulation.setting.task),
     );
-    node.uploading.clear();
-    node.fetching.0 = u32::MAX;
-    assert_eq!(
-        invariant::bounds_hold(node, &[], 2).unwrap_err().0,
-        "bounds_hold"
-    );
+    simulation.nodes[1].holds.insert(simulation.setting.task);
+    let node = &simulation.nodes[1];
+    simulation.monitor.restarted(1, node);
+    assert!(broken(&simulation).contains(&"no_accepted_upload_lost"));
+    let details = simulation.violations().iter().map(|v| v.detail.as_str());
+    assert!(details.into_iter().any(|detail| detail.contains("bytes")));
 }
 
 /// A chain that loses every write is one on which nothing is ever decided.
@@ -135,8 +152,7 @@ fn a_network_that_stands_still_is_seen() {
 /// measures a cycle again. Seen, cut to the step that shows it, and the same when it is run again.
 #[test]
 fn a_lying_disk_is_seen_and_the_run_is_cut_to_the_step_that_shows_it() {
-    let lying = "[faults]\ncrashing_percent = 100\ncrashes_per_cycle = 20\ntorn_percent = 0\n\
-                 disk_full_percent = 0\nlost_records_percent = 100\nrestart_seconds = 1";
+    let lying = "[faults]\ncrashes_per_cycle = 20\nlost_records_percent = 100";
     let failing = (1..20).map(|seed| simulation(lying, seed).run().0);
     let report = failing
         .into_iter()

@@ -4,15 +4,19 @@
 //! a lying disk forgot) is broken in `run/tests.rs`.
 
 use connito_learning::store::{BlobStore, MemoryStore};
+use connito_learning::toy::task::ToyTask;
 use connito_protocol::announcement::task_digest;
-use connito_protocol::ids::{Block, Seed};
+use connito_protocol::ids::{Block, BlockHash, Seed};
 use connito_protocol::job::{Candidate, Original};
-use connito_protocol::manifest::MergedUpdate;
+use connito_protocol::manifest::{MergedUpdate, TaskManifest};
 use connito_protocol::report::Measurement;
 use connito_protocol::rewards::CycleRewards;
+use connito_protocol::rules::Rules;
+use connito_protocol::snapshot::Voter;
 use connito_protocol::submission::Submission;
 
 use super::*;
+use crate::monitor::hearing::Hearing;
 
 const CYCLE: Cycle = Cycle(3);
 const ALICE: Hotkey = Hotkey([1; 32]);
@@ -184,29 +188,78 @@ fn rewards_that_do_not_add_up_or_were_not_earned_are_seen() {
     }
 }
 
-#[test]
-fn a_charge_that_no_honest_validator_and_no_record_bears_out_is_seen() {
-    let charge = |code, measurement| Verdict {
+const CAROL: Hotkey = Hotkey([7; 32]);
+const DAVE: Hotkey = Hotkey([8; 32]);
+const LIAR: Hotkey = Hotkey([9; 32]);
+
+/// Two honest validators and a liar, with equal stakes; all of them score everything.
+fn honest() -> Honest {
+    [(CAROL, NodeId(0)), (DAVE, NodeId(1))].into()
+}
+
+/// ALICE's update is judged by Carol and Dave, as far as they are heard, and by the liar.
+fn judging(heard: &[Hotkey], findings: &[(NodeId, Finding)]) -> Record {
+    let record = opened();
+    let voters = [CAROL, DAVE, LIAR].map(|hotkey| Voter { hotkey, stake: 10 });
+    let task = ToyTask {
+        starts: Block(0),
+        groups: 1,
+        documents: 4,
+        rules: Rules::default(),
+    };
+    let store = MemoryStore::default();
+    let task = task.publish(&store).unwrap();
+    let manifest = TaskManifest::from_bytes(&store.read(task).unwrap()).unwrap();
+    let mut hearing = Hearing::new(&voters);
+    let submissions = record.submissions.as_deref().unwrap();
+    let lot = (CYCLE, BlockHash([0; 32]));
+    hearing.draw(lot, submissions, &BTreeMap::new(), &manifest);
+    hearing.heard.extend(heard);
+    Record {
+        hearing,
+        findings: [(ALICE, findings.to_vec())].into(),
+        ..record
+    }
+}
+
+fn finding(utility: f32) -> Finding {
+    Finding::Measured {
+        measurement: measured(utility),
+        loss_before: 2.0,
+        loss_after: 1.6,
+    }
+}
+
+fn charge(code: ReasonCode, measurement: Option<Measurement>) -> Verdict {
+    Verdict {
         code,
         measurement,
         weight: 0.0,
         ..accepted(ALICE)
+    }
+}
+
+type Asked = fn(&Witnesses<'_>, &Judged, Cycle) -> Check;
+
+fn ask(invariant: Asked, record: &Record, verdict: &Verdict) -> Check {
+    let witnesses = Witnesses {
+        record,
+        honest: &honest(),
+        nodes: &[],
+        significance: 1.0,
+        device_noise: 1e-6,
     };
-    let found = |finding| Record {
-        findings: [(ALICE, vec![finding])].into(),
-        ..opened()
-    };
-    let fine = found(Finding::Measured {
-        measurement: measured(0.4),
-        loss_before: 2.0,
-        loss_after: 1.6,
-    });
+    invariant(&witnesses, &judged(vec![verdict.clone()], &[], 1.0), CYCLE)
+}
+
+#[test]
+fn a_charge_that_no_honest_validator_and_no_record_bears_out_is_seen() {
+    let found = |finding| judging(&[CAROL, DAVE], &[0, 1].map(|node| (NodeId(node), finding)));
+    let fine = found(finding(0.4));
     let harmful = charge(ReasonCode::Harmful, Some(measured(-0.4)));
     let malformed = charge(ReasonCode::Malformed, None);
-    let check = |record: &Record, verdict: &Verdict| {
-        let judged = judged(vec![verdict.clone()], &[], 1.0);
-        no_charge_without_evidence(record, &judged, (CYCLE, &[]), 1e-6)
-    };
+    let check =
+        |record: &Record, verdict: &Verdict| ask(no_charge_without_evidence, record, verdict);
     for verdict in [&harmful, &malformed] {
         assert_eq!(breaks(check(&fine, verdict)), "no_charge_without_evidence");
     }
@@ -219,6 +272,114 @@ fn a_charge_that_no_honest_validator_and_no_record_bears_out_is_seen() {
     assert_eq!(breaks(found), "no_charge_without_evidence");
     // What the network failed at is charged to nobody and needs no evidence.
     assert_eq!(check(&fine, &charge(ReasonCode::Unscored, None)), Ok(()));
+}
+
+/// What should not happen: a measurement that honest validators took, judged as something else.
+#[test]
+fn a_code_that_does_not_follow_from_its_measurement_is_seen() {
+    let fine = judging(
+        &[CAROL, DAVE],
+        &[(NodeId(0), finding(0.4)), (NodeId(1), finding(0.4))],
+    );
+    let no_gain = charge(ReasonCode::NoGain, Some(measured(0.4)));
+    let found = ask(no_charge_without_evidence, &fine, &no_gain);
+    assert_eq!(breaks(found), "no_charge_without_evidence");
+    let wide = Measurement {
+        utility: 0.4,
+        standard_error: 0.5,
+    };
+    let of_another_error = charge(ReasonCode::NoGain, Some(wide));
+    let found = ask(no_charge_without_evidence, &fine, &of_another_error);
+    assert_eq!(
+        breaks(found),
+        "no_charge_without_evidence",
+        "no honest validator found so large an error"
+    );
+}
+
+/// A self-dealer's friend: praised by one, worthless to the others.
+#[test]
+fn a_reward_that_honest_validators_do_not_bear_out_is_seen() {
+    let found = |utility| {
+        let finding = finding(utility);
+        judging(
+            &[CAROL, DAVE],
+            &[(NodeId(0), finding), (NodeId(1), finding)],
+        )
+    };
+    let praised = accepted(ALICE);
+    let check = |record: &Record| ask(no_reward_without_evidence, record, &praised);
+    assert_eq!(check(&found(0.5)), Ok(()));
+    assert_eq!(breaks(check(&found(0.0))), "no_reward_without_evidence");
+    let sealed_only = Record {
+        submissions: Some(Vec::new()),
+        ..found(0.5)
+    };
+    assert_eq!(breaks(check(&sealed_only)), "no_reward_without_evidence");
+    let of_another_weight = Verdict {
+        weight: 0.9,
+        ..accepted(ALICE)
+    };
+    let found = ask(no_reward_without_evidence, &found(0.5), &of_another_weight);
+    assert_eq!(breaks(found), "no_reward_without_evidence");
+}
+
+/// Where one of two honest validators is not heard, the liar decides, and nothing is held against that.
+#[test]
+fn what_hostile_members_can_have_brought_about_is_not_blamed() {
+    let finding = finding(0.4);
+    let harmful = charge(ReasonCode::Harmful, Some(measured(-9.0)));
+    let found = [(NodeId(0), finding), (NodeId(1), finding)];
+    let alone = judging(&[CAROL], &found);
+    assert_eq!(ask(no_charge_without_evidence, &alone, &harmful), Ok(()));
+    let both = judging(&[CAROL, DAVE], &found);
+    let found = ask(no_charge_without_evidence, &both, &harmful);
+    assert_eq!(breaks(found), "no_charge_without_evidence");
+}
+
+/// One of three lacks the update. Where the two others measured it, that is no reason to charge anybody.
+#[test]
+fn an_update_that_most_have_is_not_one_that_nobody_uploaded() {
+    let holder = NodeId(0);
+    let lacked = charge(ReasonCode::NotUploaded, None);
+    let both = [(holder, finding(0.4)), (NodeId(1), finding(0.4))];
+    let most_have_it = judging(&[CAROL, DAVE], &both);
+    let found = ask(no_charge_without_evidence, &most_have_it, &lacked);
+    assert_eq!(breaks(found), "no_charge_without_evidence");
+    let code = ReasonCode::NotUploaded;
+    let refused = Finding::Refused { code };
+    let one_has_it = judging(
+        &[CAROL, DAVE],
+        &[(holder, finding(0.4)), (NodeId(1), refused)],
+    );
+    assert_eq!(
+        ask(no_charge_without_evidence, &one_has_it, &lacked),
+        Ok(())
+    );
+}
+
+#[test]
+fn a_verdict_on_submissions_that_the_chain_does_not_show_is_seen() {
+    let record = Record::default();
+    let found = ask(
+        no_charge_without_evidence,
+        &record,
+        &charge(ReasonCode::Unscored, None),
+    );
+    assert_eq!(breaks(found), "no_charge_without_evidence");
+}
+
+#[test]
+fn an_honest_validator_that_is_blamed_is_seen() {
+    let check = |hotkey| {
+        let blamed = [(hotkey, "excluded")];
+        no_honest_validator_is_excluded_or_blamed(blamed, (&honest(), CYCLE))
+    };
+    assert_eq!(check(LIAR), Ok(()));
+    assert_eq!(
+        breaks(check(DAVE)),
+        "no_honest_validator_is_excluded_or_blamed"
+    );
 }
 
 fn group(number: u16, shard: u8) -> GroupState {
