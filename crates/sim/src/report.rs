@@ -143,6 +143,10 @@ pub struct RunReport {
     pub paid: f64,
     /// The honest miners' share of these; nothing if nobody earned.
     pub honest_reward_share: Option<f64>,
+    /// Drawn committees of which hostile validators held more than half of the seats.
+    pub captures: u64,
+    /// Hostile validators that a review has excluded.
+    pub caught: u64,
     /// Steps of machines.
     pub steps: u64,
     /// Blocks that were made.
@@ -178,6 +182,8 @@ impl RunReport {
             kinds,
             paid,
             honest_reward_share: (paid > 0.0).then(|| honest / paid),
+            captures: simulation.monitor.captures,
+            caught: simulation.monitor.caught.len() as u64,
             steps: simulation.steps,
             blocks: simulation.chain.head().block.0,
             simulated_seconds: simulation.queue.now() as f64 / crate::queue::SECOND as f64,

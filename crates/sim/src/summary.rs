@@ -51,6 +51,10 @@ pub struct Summary {
     pub paid: f64,
     /// How cycles ended.
     pub cycles: CycleCounts,
+    /// Drawn committees of which hostile validators held more than half of the seats.
+    pub captures: u64,
+    /// Hostile validators that a review has excluded.
+    pub caught: u64,
     /// Submissions by verdict.
     pub codes: BTreeMap<String, u64>,
     /// Miners by kind.
@@ -91,6 +95,8 @@ impl Summary {
             lowest_honest_reward_share: shares.reduce(f64::min),
             paid,
             cycles: counts(cycles()),
+            captures: runs.iter().map(|run| run.captures).sum(),
+            caught: runs.iter().map(|run| run.caught).sum(),
             codes: added(cycles().map(|cycle| &cycle.codes)),
             kinds,
             traffic,

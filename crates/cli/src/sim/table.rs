@@ -24,6 +24,13 @@ pub(super) fn text(printed: &Printed<'_>) -> String {
         "\ncycles       {} judged, {} with a quorum, {} decided, {} passed the gate",
         cycles.judged, cycles.quorum, cycles.decided, cycles.passed
     );
+    if summary.captures + summary.caught > 0 {
+        let _ = write!(
+            text,
+            "\ncommittees   {} captured by hostile validators, {} of whom reviews excluded",
+            summary.captures, summary.caught
+        );
+    }
     let _ = write!(text, "\nverdicts     {}", counted(&summary.codes));
     let traffic = &summary.traffic;
     let gigabytes = |bytes: f64| format!("{:.1} GB", bytes / 1e9);
