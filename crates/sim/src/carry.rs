@@ -103,7 +103,8 @@ impl Simulation {
         self.queue.at(ends, Happening::JobEnds(id, life, outcome));
     }
 
-    /// How often a job can look at the clock before the block that it must stop at is made.
+    /// How often a job looks at the clock and sees that the block at which it must stop is not yet made. It
+    /// looks before each call, so that the last of them may still be under way when that block comes.
     fn calls_before(&self, job: &Job, starts: Micros, one_call: Micros) -> u64 {
         let stop_at = match job {
             Job::Train(job) => job.stop_at,
@@ -113,7 +114,10 @@ impl Simulation {
         let blocks = stop_at.0.saturating_sub(self.chain.head().block.0);
         let block = micros(self.scenario.chain.block_seconds);
         let left = (self.head_made + blocks.saturating_mul(block)).saturating_sub(starts);
-        left.checked_div(one_call).unwrap_or(u64::MAX)
+        match one_call {
+            0 => u64::MAX,
+            _ => left.div_ceil(one_call),
+        }
     }
 
     pub(crate) fn job_ends(&mut self, id: NodeId, life: u32, outcome: Outcome) {

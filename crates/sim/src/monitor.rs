@@ -124,7 +124,6 @@ pub(crate) struct CycleOutcome {
     pub(crate) shares: BTreeMap<Hotkey, f64>,
     pub(crate) codes: BTreeMap<Hotkey, ReasonCode>,
     pub(crate) gate: Option<(f64, Option<f64>)>,
-    pub(crate) concluded_at: Option<Micros>,
 }
 
 /// Cycles before the current one that can still be asked about.
@@ -503,7 +502,6 @@ impl Monitor {
         let record = self.cycles.entry(cycle).or_default();
         let outcome = self.outcomes.entry(cycle).or_default();
         outcome.passed = concluded.passed;
-        outcome.concluded_at = Some(seen.now);
         let incumbent = self.canonical.last().copied();
         let checks = [
             invariant::nothing_outside_accepted_groups_changes(

@@ -16,7 +16,7 @@ use connito_learning::store::{BlobStore, MemoryStore};
 use connito_learning::toy::task::ToyTask;
 use connito_protocol::assignment::Assignment;
 use connito_protocol::event::{Effect, Event};
-use connito_protocol::ids::{BlobId, Block, BlockHash, Hotkey, Netuid};
+use connito_protocol::ids::{BlobId, Block, BlockHash, Cycle, Hotkey, Netuid};
 use connito_protocol::job::{Job, Outcome};
 use connito_protocol::machine::{Machine, Step};
 use connito_protocol::manifest::{Document, StateManifest, TaskManifest};
@@ -109,6 +109,8 @@ pub(crate) struct Simulation {
     /// When the newest block was made.
     pub(crate) head_made: Micros,
     pub(crate) last_fault: Micros,
+    /// When each cycle's first block was made.
+    pub(crate) begun: BTreeMap<Cycle, Micros>,
     pub(crate) trace: Option<Trace>,
     watch: Watch,
     last_block: Block,
@@ -149,6 +151,7 @@ impl Simulation {
             stalled_until: 0,
             head_made: 0,
             last_fault: 0,
+            begun: BTreeMap::new(),
             trace: watch.trace.then(Trace::default),
             last_block: Block(STARTS.0 + scenario.cycles * cycle_blocks),
             scenario: scenario.clone(),
@@ -305,6 +308,9 @@ impl Simulation {
         let refused = self.chain.make_block(hash);
         self.head_made = now;
         let head = Arc::clone(self.chain.head());
+        if let Some(moment) = self.setting.schedule.at(head.block) {
+            self.begun.entry(moment.cycle).or_insert(now);
+        }
         self.monitor.block(&head, &self.setting, &self.store);
         for (hotkey, reason) in refused {
             self.tell_refused(hotkey, reason);

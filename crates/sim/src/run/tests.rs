@@ -2,7 +2,6 @@
 //! protocol survives, and the run has to say what broke.
 
 use connito_protocol::event::Milestone;
-use connito_protocol::ids::Cycle;
 
 use super::*;
 use crate::monitor::invariant;
@@ -146,6 +145,27 @@ fn a_network_that_stands_still_is_seen() {
         .map(|v| v.invariant.as_str())
         .collect();
     assert_eq!(found, ["a_cycle_completes_after_faults_heal"]);
+}
+
+/// One undecided cycle is enough, where nothing went wrong or all of it was over; what a fault may have cost
+/// is not asked for.
+#[test]
+fn a_single_cycle_that_is_not_decided_is_seen() {
+    let found = |last_fault: Option<f64>, undecided: u64| {
+        let mut simulation = simulation("", 1);
+        run_through(&mut simulation);
+        let begun = simulation.begun[&Cycle(0)] as f64;
+        let length = simulation.begun[&Cycle(1)] as f64 - begun;
+        simulation.last_fault = last_fault.map_or(0, |cycle| (begun + cycle * length) as Micros);
+        let outcome = simulation.monitor.outcomes.get_mut(&Cycle(undecided));
+        outcome.unwrap().passed = None;
+        simulation.check_liveness();
+        broken(&simulation).len()
+    };
+    assert_eq!([0, 1, 2].map(|cycle| found(None, cycle)), [1, 1, 1]);
+    assert_eq!([0, 1, 2].map(|cycle| found(Some(0.0), cycle)), [0, 1, 1]);
+    assert_eq!([0, 1, 2].map(|cycle| found(Some(0.5), cycle)), [0, 0, 1]);
+    assert_eq!([0, 1, 2].map(|cycle| found(Some(1.5), cycle)), [0, 0, 0]);
 }
 
 /// A disk that loses what it called durable: a validator forgets an upload that it has acknowledged, or
