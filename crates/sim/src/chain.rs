@@ -124,6 +124,13 @@ impl Chain {
         self.places.contains_key(&hotkey)
     }
 
+    /// The stake of a registered hotkey, 0 of any other.
+    pub(crate) fn stake(&self, hotkey: Hotkey) -> u64 {
+        let place = self.places.get(&hotkey);
+        let participant = place.and_then(|place| self.slots.get(*place)?.as_ref());
+        participant.map_or(0, |participant| participant.stake)
+    }
+
     /// Takes a write for the next block.
     pub(crate) fn submit(&mut self, hotkey: Hotkey, write: Write) {
         self.pending.push((hotkey, write));

@@ -118,9 +118,14 @@ impl Simulation {
             clippy::cast_sign_loss,
             reason = "a share of a number of nodes"
         )]
-        let of = |all: usize| (all as f64 * share) as usize;
-        miners.truncate(of(miners.len()));
-        validators.truncate(of(validators.len()));
+        miners.truncate((miners.len() as f64 * share) as usize);
+        let stake = |id: &NodeId| self.chain.stake(self.nodes[id.place()].hotkey()) as f64;
+        let mut left = validators.iter().map(stake).sum::<f64>() * share;
+        validators.retain(|id| {
+            let fits = stake(id) <= left;
+            left -= if fits { stake(id) } else { 0.0 };
+            fits
+        });
         let cut: Vec<NodeId> = miners.into_iter().chain(validators).collect();
         let at = self.time_of(interruption.at_cycle);
         let heals = self.time_of(interruption.at_cycle + interruption.cycles);

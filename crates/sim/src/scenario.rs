@@ -322,7 +322,7 @@ pub enum ScenarioError {
         problem: String,
     },
     /// A number outside of its range, or none.
-    #[error("{key} is {value}, must be from {least} to {most}")]
+    #[error("{key} is {}, must be from {least} to {most}", check::in_words(*value))]
     Range {
         /// The key.
         key: String,
@@ -361,8 +361,7 @@ impl Scenario {
     /// A rule does not exist, is of another type, or is out of range.
     pub fn task_rules(&self) -> Result<Rules, ScenarioError> {
         let unknown = |error: &dyn std::fmt::Display| {
-            let problem = error.to_string();
-            ScenarioError::UnknownRule(problem.trim_end().replace('\n', " "))
+            ScenarioError::UnknownRule(shortened(error.to_string().trim_end()))
         };
         let default = toml::Value::try_from(Rules::default()).map_err(|error| unknown(&error))?;
         let mut rules = default;
@@ -393,6 +392,20 @@ impl Scenario {
     }
 }
 
+/// The beginning of a sentence that may repeat what a file says, on one line.
+fn shortened(sentence: &str) -> String {
+    const MOST_LETTERS: usize = 300;
+    let mut letters = sentence.chars();
+    let beginning = letters.by_ref().take(MOST_LETTERS);
+    let mut beginning: String = beginning
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect();
+    if letters.next().is_some() {
+        beginning.push('…');
+    }
+    beginning
+}
+
 /// An error of the library without the picture that it draws.
 fn unreadable(text: &str, error: &toml::de::Error) -> ScenarioError {
     const MOST_LETTERS: usize = 60;
@@ -409,7 +422,7 @@ fn unreadable(text: &str, error: &toml::de::Error) -> ScenarioError {
             .take(MOST_LETTERS)
             .flat_map(char::escape_debug)
             .collect(),
-        problem: error.message().replace('\n', " "),
+        problem: shortened(error.message()),
     }
 }
 
@@ -468,9 +481,24 @@ mod tests {
                 "[[partitions]]\nat_cycle = 1\ncycles = 1\npercent = 80",
                 "partitions.percent",
             ),
+            ("[churn]\njoins_per_cycle = 1e300", "is 1e300, must be"),
+            (
+                "cycles = 100\n[churn]\njoins_per_cycle = 1000",
+                "churn.joins_per_cycle",
+            ),
         ] {
             let error = Scenario::from_toml(text).unwrap_err().to_string();
             assert!(error.contains(key), "{error}");
+        }
+    }
+
+    /// A sentence, however much of it the file repeats.
+    #[test]
+    fn a_key_of_a_hundred_kilobytes_is_not_printed_whole() {
+        let key = "a".repeat(100_000);
+        for text in [format!("{key} = 1"), format!("[rules]\n{key} = 1")] {
+            let error = Scenario::from_toml(&text).unwrap_err().to_string();
+            assert!(error.len() < 1_000, "{}", error.len());
         }
     }
 

@@ -64,6 +64,9 @@ pub(super) fn read(arguments: &CompareArguments) -> Result<Vec<Model>, Failure> 
         )));
     }
     for (index, name) in names.iter().enumerate() {
+        if name.is_empty() {
+            return Err(refused("--models names a model without a name".to_owned()));
+        }
         if names[..index].contains(name) {
             return Err(refused(format!("--models names \"{name}\" twice")));
         }

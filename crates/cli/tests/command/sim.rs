@@ -158,8 +158,16 @@ fn scenarios_that_cannot_be_run_are_refused_by_key_and_leave_nothing() {
         ("[miners]\nhonest = 1e9", "honest"),
         ("[miners.hostile]\nangel = 1", "angel"),
         (
-            "[miners.hostile]\ntwins = 4294967295\nlazy = 4294967295",
-            "hostile",
+            "[miners.hostile]\ntwins = 1\nlazy = 4294967295",
+            "miners.hostile.lazy is 4294967295",
+        ),
+        (
+            "[validators]\nhonest = 2\nhostile = { liar = 3 }",
+            "validators.hostile is 3",
+        ),
+        (
+            "[validators]\nhonest = 1\nhostile = { liar = 1 }",
+            "validators.hostile is 1",
         ),
         ("[links]\nloss_percent = nan", "loss_percent"),
         (

@@ -28,10 +28,13 @@ impl Scenario {
 
     fn check_participants(&self) -> Result<(), ScenarioError> {
         let most = f64::from(MOST_PARTICIPANTS);
-        let validators = self.validators.hostile.values();
-        let miners = self.miners.hostile.values();
-        for count in validators.chain(miners) {
-            in_range("hostile", f64::from(*count), 0.0, most)?;
+        for (kind, count) in &self.validators.hostile {
+            let key = format!("validators.hostile.{}", kind.name());
+            in_range(&key, f64::from(*count), 0.0, 1_000.0)?;
+        }
+        for (kind, count) in &self.miners.hostile {
+            let key = format!("miners.hostile.{}", kind.name());
+            in_range(&key, f64::from(*count), 0.0, most)?;
         }
         in_range(
             "validators.honest",
@@ -59,7 +62,17 @@ impl Scenario {
         match self.validators.hostile_stake_percent {
             // Half or more is a majority, which no protocol of votes survives.
             Some(percent) => in_range("validators.hostile_stake_percent", percent, 0.0, 49.9),
-            None => Ok(()),
+            // As many heads, as much stake.
+            None => {
+                let hostile = self.all_validators() - self.validators.honest;
+                let most = f64::from(self.validators.honest) - 1.0;
+                in_range(
+                    "the sum of validators.hostile",
+                    f64::from(hostile),
+                    0.0,
+                    most,
+                )
+            }
         }
     }
 
@@ -158,6 +171,13 @@ impl Scenario {
             0.0,
             1_000.0,
         )?;
+        let joining = churn.joins_per_cycle * churn.until_cycle.unwrap_or(self.cycles as f64);
+        in_range(
+            "all miners with those that churn.joins_per_cycle adds",
+            f64::from(self.all_miners()) + joining,
+            0.0,
+            f64::from(MOST_PARTICIPANTS),
+        )?;
         let ends = [
             ("faults.until_cycle", faults.until_cycle),
             ("churn.until_cycle", churn.until_cycle),
@@ -166,6 +186,15 @@ impl Scenario {
             in_range(key, end.unwrap_or(0.0), 0.0, self.cycles as f64)?;
         }
         Ok(())
+    }
+}
+
+/// A number as it stands in a sentence: one of hundreds of digits in powers of ten.
+pub(super) fn in_words(value: f64) -> String {
+    const MOST_DIGITS: f64 = 1e15;
+    match value.abs() >= MOST_DIGITS && value.is_finite() {
+        true => format!("{value:e}"),
+        false => value.to_string(),
     }
 }
 
