@@ -45,6 +45,10 @@ pub enum HostileMiner {
     Echo,
     /// The same, with noise added and scaled.
     Noiser,
+    /// The same, with the signs of a part of the values turned around.
+    Flipper,
+    /// Copies some experts of a rival's earlier update, and trained the rest itself.
+    PartCopier,
     /// Blends two rivals' earlier updates.
     Blender,
     /// One trained update under several hotkeys.
@@ -79,7 +83,10 @@ pub enum HostileMiner {
     Grinder,
     /// Opens its own seal with a rival's update, to tie with it.
     Sniper,
-    /// Sends what is no update: every malformed file there is, in turn.
+    /// Overwrites its seal when rivals have opened theirs, with one that fits a rival's update, and again
+    /// when the window has closed.
+    Rewriter,
+    /// Sends what is no update: every malformed file there is, one after the other.
     Garbler,
 }
 
@@ -93,7 +100,8 @@ pub enum HostileValidator {
     SelfDealer,
     /// Reports what another validator reported.
     Parrot,
-    /// Reports and votes one thing first and another later.
+    /// Reports and votes one thing first and another later: a second report in even cycles, no report any
+    /// more in odd ones.
     TwoFaced,
     /// Takes nobody's upload and says that there was none.
     Censor,
@@ -108,6 +116,34 @@ pub enum HostileValidator {
 }
 
 impl HostileMiner {
+    /// Every kind.
+    pub const ALL: [Self; 24] = [
+        Self::Copier,
+        Self::Echo,
+        Self::Noiser,
+        Self::Flipper,
+        Self::PartCopier,
+        Self::Blender,
+        Self::Twins,
+        Self::Splitter,
+        Self::MomentumRider,
+        Self::Lazy,
+        Self::Silent,
+        Self::OptionHolder,
+        Self::Sleeper,
+        Self::VanishingBlob,
+        Self::Amplifier,
+        Self::Shrinker,
+        Self::Specialist,
+        Self::Drifter,
+        Self::Vandal,
+        Self::PoolTrainer,
+        Self::Grinder,
+        Self::Sniper,
+        Self::Rewriter,
+        Self::Garbler,
+    ];
+
     /// The word for it, as in scenarios and reports.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -115,6 +151,8 @@ impl HostileMiner {
             Self::Copier => "copier",
             Self::Echo => "echo",
             Self::Noiser => "noiser",
+            Self::Flipper => "flipper",
+            Self::PartCopier => "part-copier",
             Self::Blender => "blender",
             Self::Twins => "twins",
             Self::Splitter => "splitter",
@@ -132,6 +170,7 @@ impl HostileMiner {
             Self::PoolTrainer => "pool-trainer",
             Self::Grinder => "grinder",
             Self::Sniper => "sniper",
+            Self::Rewriter => "rewriter",
             Self::Garbler => "garbler",
         }
     }
@@ -150,6 +189,8 @@ impl HostileMiner {
             Self::Copier => return None,
             Self::Echo => Box::new(copies::Echo::new(copies::Treatment::None)),
             Self::Noiser => Box::new(copies::Echo::new(copies::Treatment::Noise)),
+            Self::Flipper => Box::new(copies::Echo::new(copies::Treatment::Flip)),
+            Self::PartCopier => Box::new(copies::Echo::new(copies::Treatment::Part)),
             Self::Blender => Box::new(copies::Echo::new(copies::Treatment::Blend)),
             Self::MomentumRider => Box::new(copies::MomentumRider::default()),
             Self::Twins => Box::new(crew::Twins),
@@ -160,6 +201,7 @@ impl HostileMiner {
             Self::Sleeper => Box::new(timing::Sleeper::default()),
             Self::VanishingBlob => Box::new(timing::VanishingBlob),
             Self::Sniper => Box::new(timing::Sniper::default()),
+            Self::Rewriter => Box::new(timing::Rewriter::default()),
             Self::Lazy => Box::new(contents::Lazy),
             Self::Amplifier => Box::new(contents::Altered::Amplifier),
             Self::Shrinker => Box::new(contents::Altered::Shrinker),
@@ -167,7 +209,7 @@ impl HostileMiner {
             Self::Vandal => Box::new(contents::Altered::Vandal),
             Self::Specialist => Box::new(contents::OtherText::OwnDomainOnly),
             Self::PoolTrainer => Box::new(contents::OtherText::ScoringPool),
-            Self::Garbler => Box::new(contents::Garbler),
+            Self::Garbler => Box::new(contents::Garbler::default()),
         })
     }
 }
@@ -198,7 +240,7 @@ impl HostileValidator {
                 updates: Vec::new(),
             }),
             Self::Parrot => Box::new(validators::Parrot),
-            Self::TwoFaced => Box::new(validators::TwoFaced),
+            Self::TwoFaced => Box::new(validators::TwoFaced::default()),
             Self::Censor => Box::new(validators::Censor),
             Self::BadMirror => Box::new(validators::BadMirror),
             Self::Withholder => Box::new(validators::Withholder),

@@ -34,7 +34,6 @@ use invariant::Witnesses;
 use crate::adversary::Setting;
 use crate::network::NodeId;
 use crate::node::{Diverged, Node};
-use crate::queue::Micros;
 use crate::scenario::Scenario;
 
 /// An invariant that does not hold.
@@ -52,7 +51,6 @@ pub struct Violation {
 /// What a step can be compared with.
 pub(crate) struct Seen<'a> {
     pub(crate) at: u64,
-    pub(crate) now: Micros,
     pub(crate) store: &'a MemoryStore,
 }
 

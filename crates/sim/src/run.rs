@@ -386,7 +386,6 @@ impl Simulation {
         if survival.durable || survival.effects > 0 {
             let seen = Seen {
                 at: self.steps,
-                now: self.queue.now(),
                 store: &self.store,
             };
             self.monitor.step(&seen, &self.nodes, id, &effects);

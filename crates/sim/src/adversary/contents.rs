@@ -1,6 +1,9 @@
 //! Miners whose updates are not what training gives: nothing, too much, too little, damage, trained on
-//! other text, or no update at all.
+//! other text, or no update at all.
 
+use std::collections::BTreeMap;
+
+use connito_learning::shard::Shard;
 use connito_protocol::ids::{BlobId, BlockHash, Cycle, GroupId};
 use connito_protocol::job::{Job, Outcome};
 use connito_protocol::manifest::{Document, TaskManifest};
@@ -132,16 +135,21 @@ pub(crate) fn preferred(cycle: Cycle, hashes: [BlockHash; 2], scene: &mut Scene<
     }
 }
 
-/// Sends files that are no updates, a different kind in every cycle.
-#[derive(Debug)]
-pub(crate) struct Garbler;
+/// Sends files that are no updates: one kind after the other, beginning anywhere.
+#[derive(Debug, Default)]
+pub(crate) struct Garbler {
+    next: Option<u64>,
+}
 
 /// Ways in which a file can be no update.
-const GARBLES: u64 = 10;
+const GARBLES: u64 = 18;
 
 impl Garbler {
     fn garble(way: u64, honest: BlobId, scene: &mut Scene<'_>) -> Option<BlobId> {
         let mut bytes = scene.workshop.bytes(honest)?;
+        let body = bytes.get(..8).and_then(|length| length.try_into().ok());
+        let body = body.map_or(0, |length| u64::from_le_bytes(length).saturating_add(8));
+        let body = usize::try_from(body).map_or(bytes.len(), |body| body.min(bytes.len()));
         match way {
             0 => bytes.clear(),
             1 => bytes.truncate(bytes.len() / 2),
@@ -154,13 +162,66 @@ impl Garbler {
             6 => flip(&mut bytes, b"experts"),
             7 => flip(&mut bytes, b"shape"),
             8 => flip(&mut bytes, b"data_offsets"),
+            // As if it had been compressed on the way.
+            9 => drop(bytes.splice(..0, *b"\x1f\x8b\x08\x00")),
+            // More chunks than the tensors have.
+            10 => bytes.extend_from_within(body..),
+            // Every place in a chunk is the same, and the first.
+            11 => bytes[body..].fill(0),
+            // Scales that are no numbers.
+            12 => bytes[body..].fill(0xff),
+            13 => {
+                let update = scene.workshop.read(scene.group(), honest)?;
+                repeat_a_name(&mut bytes, &update);
+            }
             _ => {
                 let mut update = scene.workshop.read(scene.group(), honest)?;
-                scale(&mut update, f32::NAN);
+                Self::garble_tensors(way, &mut update);
                 return scene.workshop.write(scene.group(), &update);
             }
         }
         scene.workshop.write_bytes(&bytes)
+    }
+
+    fn garble_tensors(way: u64, update: &mut Shard) {
+        let renamed = |update: &Shard, rename: fn(&str) -> String| {
+            let tensors = update.0.iter();
+            tensors
+                .map(|(name, tensor)| (rename(name), tensor.clone()))
+                .collect()
+        };
+        match way {
+            // A tensor that there is not.
+            14 => {
+                let more: BTreeMap<_, _> = renamed(update, |name| format!("{name}.more"));
+                update.0.extend(more.into_iter().take(1));
+            }
+            // Experts that the group does not have.
+            15 => update.0 = renamed(update, |name| name.replace("experts.", "experts.1")),
+            // A value less than the model has.
+            16 => {
+                if let Some(tensor) = update.0.values_mut().next() {
+                    tensor.values.pop();
+                    tensor.shape = vec![tensor.values.len()];
+                }
+            }
+            _ => scale(update, f32::NAN),
+        }
+    }
+}
+
+/// Gives the second tensor the name of the first, where they are equally long.
+fn repeat_a_name(bytes: &mut [u8], update: &Shard) {
+    let mut names = update.0.keys();
+    let (Some(first), Some(second)) = (names.next(), names.next()) else {
+        return;
+    };
+    let place = bytes
+        .windows(second.len())
+        .position(|window| window == second.as_bytes());
+    let place = place.and_then(|place| bytes.get_mut(place..place + first.len()));
+    if let Some(place) = place.filter(|_| first.len() == second.len()) {
+        place.copy_from_slice(first.as_bytes());
     }
 }
 
@@ -175,7 +236,8 @@ fn flip(bytes: &mut [u8], word: &[u8]) {
 impl Policy for Garbler {
     fn outcome(&mut self, mut outcome: Outcome, scene: &mut Scene<'_>) -> Outcome {
         if let Outcome::Trained(trained) = &mut outcome {
-            let way = scene.random.below(GARBLES);
+            let way = self.next.unwrap_or_else(|| scene.random.below(GARBLES));
+            self.next = Some((way + 1) % GARBLES);
             let garbled = Self::garble(way, trained.update, scene);
             (trained.update, trained.steps) = (garbled.unwrap_or(trained.update), 0);
         }

@@ -1,5 +1,5 @@
 //! Miners that submit other people's work: a rival's update of the cycle before, treated or not, or the
-//! network's own momentum. None of them trains.
+//! network's own momentum. Only who copies some experts trains, the others.
 
 use connito_learning::shard::Shard;
 use connito_protocol::announcement::Announcement;
@@ -17,6 +17,10 @@ pub(crate) enum Treatment {
     None,
     /// A tenth of noise is added, and the sum scaled and turned around.
     Noise,
+    /// Every fourth value has its sign turned around.
+    Flip,
+    /// Every other tensor is its own.
+    Part,
     /// Two of them are averaged.
     Blend,
 }
@@ -31,6 +35,9 @@ pub(crate) struct Echo {
 /// Noise in a treated copy, in multiples of the update's mean absolute value.
 const NOISE: f32 = 0.1;
 
+/// One in so many values of a copy has its sign turned around.
+const FLIPPED: usize = 4;
+
 impl Echo {
     pub(crate) fn new(treatment: Treatment) -> Self {
         Self {
@@ -39,7 +46,8 @@ impl Echo {
         }
     }
 
-    fn steal(&self, scene: &mut Scene<'_>) -> Option<BlobId> {
+    /// What it submits instead of `own`, what it trained or could have trained.
+    fn steal(&self, own: BlobId, scene: &mut Scene<'_>) -> Option<BlobId> {
         let (group, loot) = (scene.group(), &self.loot.1);
         let pick = |scene: &mut Scene<'_>| loot.get(scene.random.place(loot.len())).copied();
         let first = pick(scene)?;
@@ -50,6 +58,18 @@ impl Echo {
                 add_noise(&mut update, NOISE, scene);
                 scale(&mut update, -0.5);
                 scene.workshop.write(scene.group(), &update)
+            }
+            Treatment::Flip => {
+                let mut update = scene.workshop.read(group, first)?;
+                let values = update.0.values_mut().flat_map(|tensor| &mut tensor.values);
+                values.step_by(FLIPPED).for_each(|value| *value = -*value);
+                scene.workshop.write(group, &update)
+            }
+            Treatment::Part => {
+                let mut update = scene.workshop.read(group, own)?;
+                let copied = scene.workshop.read(group, first)?;
+                update.0.extend(copied.0.into_iter().step_by(2));
+                scene.workshop.write(group, &update)
             }
             Treatment::Blend => {
                 let second = pick(scene)?;
@@ -64,8 +84,16 @@ impl Echo {
 }
 
 impl Policy for Echo {
-    fn outcome(&mut self, outcome: Outcome, scene: &mut Scene<'_>) -> Outcome {
-        let stolen = self.steal(scene);
+    fn outcome(&mut self, mut outcome: Outcome, scene: &mut Scene<'_>) -> Outcome {
+        let Outcome::Trained(trained) = &mut outcome else {
+            return outcome;
+        };
+        let stolen = self.steal(trained.update, scene);
+        if self.treatment == Treatment::Part {
+            // It really trained, and has its own update to fall back on.
+            trained.update = stolen.unwrap_or(trained.update);
+            return outcome;
+        }
         untrained(outcome, stolen, scene)
     }
 

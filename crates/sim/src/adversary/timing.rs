@@ -1,12 +1,14 @@
-//! Miners that play with commitment, opening and delivery.
+//! Miners that play with commitment, opening and delivery.
 
 use connito_protocol::announcement::{Announcement, Salt};
 use connito_protocol::event::Effect;
-use connito_protocol::ids::{BlobId, Cycle, StateId};
+use connito_protocol::ids::{BlobId, Cycle, Hotkey, StateId};
 use connito_protocol::job::{Job, Outcome};
 use connito_protocol::schedule::Window;
+use connito_protocol::snapshot::Snapshot;
 use connito_protocol::submission::Binding;
 
+use super::copies::untrained;
 use super::{Policy, Scene};
 
 /// Seals and never opens.
@@ -68,14 +70,7 @@ impl Policy for Sniper {
         else {
             return Vec::new();
         };
-        let rival = now
-            .announcements()
-            .find_map(|(hotkey, _, said)| match said {
-                Announcement::Revealed {
-                    cycle: of, update, ..
-                } if of == cycle && hotkey != scene.me => Some(update),
-                _ => None,
-            });
+        let rival = rival_of(scene.me, cycle, now);
         match rival {
             Some(update) if moment.window == Window::Reveal && moment.cycle == cycle => {
                 self.own = None;
@@ -91,6 +86,79 @@ impl Policy for Sniper {
             _ => Vec::new(),
         }
     }
+}
+
+/// Waits until rivals have opened theirs, and then shows a seal that fits a rival's update and its opening in
+/// one: the seal that it showed in time is overwritten. Once more when the window has closed.
+#[derive(Debug, Default)]
+pub(crate) struct Rewriter {
+    own: Option<(Cycle, StateId)>,
+}
+
+impl Policy for Rewriter {
+    fn job(&mut self, job: Job, _scene: &mut Scene<'_>) -> Job {
+        if let Job::Train(job) = &job {
+            self.own = Some((job.cycle, job.state));
+        }
+        job
+    }
+
+    fn outcome(&mut self, outcome: Outcome, scene: &mut Scene<'_>) -> Outcome {
+        untrained(outcome, None, scene)
+    }
+
+    fn effect(&mut self, effect: Effect, _scene: &mut Scene<'_>) -> Option<Effect> {
+        let opens = matches!(
+            effect,
+            Effect::Announce {
+                announcement: Announcement::Revealed { .. }
+            }
+        );
+        (!opens).then_some(effect)
+    }
+
+    fn on_block(&mut self, scene: &mut Scene<'_>) -> Vec<Effect> {
+        let (Some(now), Some(moment), Some((cycle, base))) = (scene.now, scene.moment(), self.own)
+        else {
+            return Vec::new();
+        };
+        let opens = |window| now.block == scene.setting.schedule.opens(cycle, window);
+        if moment.cycle != cycle || !(opens(Window::Reveal) || opens(Window::Score)) {
+            return Vec::new();
+        }
+        let Some(update) = rival_of(scene.me, cycle, now) else {
+            return Vec::new();
+        };
+        let group = scene.group();
+        let salt: Salt = scene.random.bytes();
+        let binding = Binding {
+            network: scene.setting.network,
+            cycle,
+            group,
+            hotkey: scene.me,
+            base,
+        };
+        let seal = binding.seal(update, &salt);
+        let announcement = Announcement::Revealed {
+            cycle,
+            group,
+            seal,
+            update,
+            salt,
+        };
+        vec![Effect::Announce { announcement }]
+    }
+}
+
+/// The first update that a rival has opened in a cycle.
+fn rival_of(me: Hotkey, cycle: Cycle, now: &Snapshot) -> Option<BlobId> {
+    now.announcements()
+        .find_map(|(hotkey, _, said)| match said {
+            Announcement::Revealed {
+                cycle: of, update, ..
+            } if of == cycle && hotkey != me => Some(update),
+            _ => None,
+        })
 }
 
 /// Trains on the state of the cycle before. In odd cycles it says so in its seal, in even ones it claims

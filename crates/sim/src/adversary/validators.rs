@@ -3,10 +3,10 @@
 
 use connito_protocol::announcement::{Announcement, Vote, task_digest};
 use connito_protocol::event::Effect;
-use connito_protocol::ids::{BlobId, Hotkey};
+use connito_protocol::ids::{BlobId, Cycle, Hotkey};
 use connito_protocol::job::{Candidate, Finding, Job, Outcome};
 use connito_protocol::reason::ReasonCode;
-use connito_protocol::report::Measurement;
+use connito_protocol::report::{Entry, Measurement};
 use connito_protocol::schedule::Window;
 
 use super::{Policy, Scene, Service};
@@ -98,34 +98,65 @@ impl Policy for Parrot {
     }
 }
 
-/// Overwrites its report with something else, and its vote with the opposite.
+/// Overwrites its report, with another report or with something that is none, and its vote with the opposite.
 #[derive(Debug, Default)]
-pub(crate) struct TwoFaced;
+pub(crate) struct TwoFaced {
+    /// The cycle in which it has overwritten its report.
+    turned: Option<Cycle>,
+}
+
+impl TwoFaced {
+    /// Another report of the same cycle and submissions; nothing if it measured nothing.
+    fn other_report(said: Announcement) -> Option<Announcement> {
+        match said {
+            Announcement::Scored(mut report) => {
+                let mut measured = report.entries.iter_mut().filter_map(|entry| match entry {
+                    Entry::Measured(measurement) => Some(measurement),
+                    Entry::Refused(_) => None,
+                });
+                measured.next()?.utility += 1.0;
+                Some(Announcement::Scored(report))
+            }
+            Announcement::Reported(mut mirrored) => {
+                mirrored.body.0[0] ^= 1;
+                Some(Announcement::Reported(mirrored))
+            }
+            _ => None,
+        }
+    }
+}
 
 impl Policy for TwoFaced {
     fn on_block(&mut self, scene: &mut Scene<'_>) -> Vec<Effect> {
         let (Some(now), Some(moment)) = (scene.now, scene.moment()) else {
             return Vec::new();
         };
-        let other = match (moment.window, now.announcement(scene.me)) {
-            (Window::Vote, Some((_, Announcement::Voted(vote)))) => Vote {
-                approves: !vote.approves,
-                ..vote
-            },
-            (Window::Score, Some((_, Announcement::Scored(_) | Announcement::Reported(_)))) => {
-                Vote {
-                    cycle: moment.cycle,
-                    approves: true,
-                    candidate: scene.setting.first_state,
-                    fallback: scene.setting.first_state,
-                    task: task_digest(scene.setting.task),
+        let opens = scene.setting.schedule.opens(moment.cycle, Window::Score);
+        let said = now.announcement(scene.me);
+        let other = match (moment.window, said) {
+            (Window::Vote, Some((_, Announcement::Voted(vote)))) => {
+                let approves = !vote.approves;
+                Some(Announcement::Voted(Vote { approves, ..vote }))
+            }
+            (Window::Score, Some((record, said)))
+                if record.block >= opens && self.turned != Some(moment.cycle) =>
+            {
+                self.turned = Some(moment.cycle);
+                match moment.cycle.0.is_multiple_of(2) {
+                    true => Self::other_report(said),
+                    false => Some(Announcement::Voted(Vote {
+                        cycle: moment.cycle,
+                        approves: true,
+                        candidate: scene.setting.first_state,
+                        fallback: scene.setting.first_state,
+                        task: task_digest(scene.setting.task),
+                    })),
                 }
             }
-            _ => return Vec::new(),
+            _ => None,
         };
-        vec![Effect::Announce {
-            announcement: Announcement::Voted(other),
-        }]
+        let announce = |announcement| Effect::Announce { announcement };
+        other.into_iter().map(announce).collect()
     }
 }
 

@@ -1,9 +1,11 @@
 //! Whole runs that go wrong, and that are seen to: a network is broken by hand or by a scenario that no
 //! protocol survives, and the run has to say what broke.
 
+use connito_protocol::conduct::Misconduct;
 use connito_protocol::event::Milestone;
 
 use super::*;
+use crate::adversary::HostileMiner;
 use crate::monitor::invariant;
 use crate::shrink::shrink;
 
@@ -133,6 +135,48 @@ fn an_upload_that_is_lost_after_its_cycle_is_seen() {
     assert!(broken(&simulation).contains(&"no_accepted_upload_lost"));
     let details = simulation.violations().iter().map(|v| v.detail.as_str());
     assert!(details.into_iter().any(|detail| detail.contains("bytes")));
+}
+
+/// Reports of two kinds in one window are told of, whoever wrote them, and the cycle goes on without them.
+#[test]
+fn a_second_report_in_the_score_window_is_told_as_equivocation() {
+    let hostile = "[validators.hostile]\ntwo-faced = 1";
+    let scenario = SMALL.replacen("honest = 3\n", &format!("honest = 3\n{hostile}\n"), 1);
+    let scenario = Scenario::from_toml(&scenario).unwrap();
+    let mut simulation = Simulation::new(&scenario, 1, Watch::default()).unwrap();
+    run_through(&mut simulation);
+    let journals = simulation
+        .nodes
+        .iter()
+        .filter(|node| node.kind == Kind::Validator(None));
+    let steps = journals.flat_map(|node| node.journal.iter().flatten());
+    let mut faults = steps
+        .flat_map(|step| &step.effects)
+        .filter_map(|effect| match effect {
+            Effect::Tell(Milestone::Conduct { cycle, conduct }) => Some((cycle.0, conduct)),
+            _ => None,
+        });
+    let equivocated = |(cycle, conduct): (u64, &BTreeMap<Hotkey, Misconduct>)| {
+        cycle == 0
+            && conduct
+                .values()
+                .any(|fault| *fault == Misconduct::Equivocation)
+    };
+    assert!(faults.any(equivocated));
+    assert_eq!(simulation.violations(), []);
+}
+
+/// Every kind that there is, alone among honest ones: nothing breaks, and what is no work is not paid.
+#[test]
+fn no_kind_of_hostile_miner_breaks_an_invariant() {
+    for kind in HostileMiner::ALL {
+        let hostile = format!(
+            "[miners.hostile]\n{} = 2\n[chain]\ngrinding_authors_percent = 50",
+            kind.name()
+        );
+        let (report, _) = simulation(&hostile, 1).run();
+        assert_eq!(report.violations, [], "{}", kind.name());
+    }
 }
 
 /// A chain that loses every write is one on which nothing is ever decided.

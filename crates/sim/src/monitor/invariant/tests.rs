@@ -419,7 +419,6 @@ fn a_change_outside_of_accepted_groups_is_seen() {
     let check = |state, passed| {
         let seen = Seen {
             at: 0,
-            now: 0,
             store: &store,
         };
         let record = Record {
