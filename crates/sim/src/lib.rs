@@ -44,7 +44,7 @@ pub use scenario::{
     ChainModel, Churn, FaultModel, Interruption, LearnerKind, LinkModel, Miners, Scenario,
     ScenarioError, Stall, Validators, WorkModel,
 };
-pub use shrink::{Shrunk, first_steps, shrink};
+pub use shrink::{Shrunk, first_steps, shrink, traced_steps};
 pub use summary::{CycleCounts, Failure, Summary};
 pub use trace::{Trace, TraceHeader, TraceLine};
 

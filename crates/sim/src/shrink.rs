@@ -42,11 +42,9 @@ pub fn shrink(scenario: &Scenario, report: &RunReport) -> Result<Option<Shrunk>,
             }
         }
     }
-    let watch = Watch {
-        steps: Some(most),
-        trace: true,
-    };
-    let (_, trace) = Simulation::new(scenario, report.seed, watch)?.run();
+    let (shortest, lines) = traced_steps(scenario, report.seed, most)?;
+    // What is noticed when a run ends is noticed in another step of a shorter one.
+    let noticed = shortest.violations.into_iter().next();
     let text = toml::to_string(scenario).map_err(|error| ScenarioError::Task(error.to_string()))?;
     Ok(Some(Shrunk {
         header: TraceHeader {
@@ -54,10 +52,27 @@ pub fn shrink(scenario: &Scenario, report: &RunReport) -> Result<Option<Shrunk>,
             scenario: text,
             seed: report.seed,
             steps: most,
-            violation: violation.clone(),
+            violation: noticed.unwrap_or_else(|| violation.clone()),
         },
-        lines: trace.map(|trace| trace.lines()).unwrap_or_default(),
+        lines,
     }))
+}
+
+/// Runs the first so many steps of a scenario and writes down what happens.
+///
+/// # Errors
+/// The scenario cannot be run.
+pub fn traced_steps(
+    scenario: &Scenario,
+    seed: u64,
+    steps: u64,
+) -> Result<(RunReport, Vec<TraceLine>), ScenarioError> {
+    let watch = Watch {
+        steps: Some(steps),
+        trace: true,
+    };
+    let (report, trace) = Simulation::new(scenario, seed, watch)?.run();
+    Ok((report, trace.map(|trace| trace.lines()).unwrap_or_default()))
 }
 
 /// Runs the first so many steps of a scenario.

@@ -1,8 +1,9 @@
 //! Shows what `sim` wrote of a failing run: the steps that led to the violation, and that they still do.
 //!
 //! Input is a trace file. Its first line holds scenario, seed and number of steps, from which the run is
-//! made once more: if it does not violate the same invariant in the same step, the program or the file
-//! has changed, and the command fails.
+//! made once more. What is shown is what happens then, not what the file says: if the same invariant is
+//! not violated in the same step, or a line is another one, the program or the file has changed, and the
+//! command fails.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -27,7 +28,8 @@ const BEGINNING_BYTES: u64 = 64;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Recorded {
     header: TraceHeader,
-    lines: Vec<TraceLine>,
+    /// The other lines, as they stand there.
+    lines: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -37,6 +39,7 @@ struct Shown<'a> {
     invariant: &'a str,
     detail: &'a str,
     reproduced: bool,
+    as_recorded: bool,
     lines: &'a [TraceLine],
 }
 
@@ -61,7 +64,8 @@ pub(super) fn read(path: &Path) -> Result<Option<Recorded>, Failure> {
         )));
     }
     let lines = lines.enumerate().map(|(number, line)| {
-        serde_json::from_str(line)
+        let read: Result<TraceLine, _> = serde_json::from_str(line);
+        read.map(|_| line.to_owned())
             .with_context(|| unreadable(number + 2))
             .input()
     });
@@ -89,33 +93,68 @@ pub(super) fn show(recorded: &Recorded, arguments: &ReplayArguments) -> Result<(
     let scenario = Scenario::from_toml(&header.scenario)
         .with_context(|| format!("the scenario of {path} cannot be run"))
         .input()?;
-    let report = connito_sim::first_steps(&scenario, header.seed, header.steps).input()?;
+    let (seed, steps) = (header.seed, header.steps);
+    let (report, lines) = connito_sim::traced_steps(&scenario, seed, steps).input()?;
     // A violation of a whole run (a network that stands still) shows only when it is run to its end.
     let report = match report.violations.is_empty() {
-        true => connito_sim::run(&scenario, header.seed).input()?,
+        true => connito_sim::run(&scenario, seed).input()?,
         false => report,
     };
+    let again: Vec<String> = lines
+        .iter()
+        .map(serde_json::to_string)
+        .collect::<Result<_, _>>()
+        .environment()?;
+    let difference = difference(&recorded.lines, &again);
     let shown = Shown {
-        seed: header.seed,
-        steps: header.steps,
-        invariant: &header.violation.invariant,
-        detail: &header.violation.detail,
+        seed,
+        steps: report.steps,
+        invariant: &printable(&header.violation.invariant),
+        detail: &printable(&header.violation.detail),
         reproduced: report.violations.first() == Some(&header.violation),
-        lines: &recorded.lines,
+        as_recorded: difference.is_none() && report.steps == steps,
+        lines: &lines,
     };
     match arguments.json {
         true => print(&serde_json::to_string(&shown).environment()?)?,
         false => print(&shown.text())?,
     }
-    match shown.reproduced {
-        true => Ok(()),
-        false => Err(Failure::Check(anyhow!(
-            "{path} does not fail as it did: seed {} no longer violates {} in step {}",
-            header.seed,
-            shown.invariant,
-            header.violation.step
-        ))),
+    let step = header.violation.step;
+    if !shown.reproduced {
+        return Err(Failure::Check(anyhow!(
+            "{path} does not fail as it did: seed {seed} no longer violates {} in step {step}",
+            shown.invariant
+        )));
     }
+    match difference {
+        _ if report.steps != steps => Err(Failure::Check(anyhow!(
+            "{path} says that seed {seed} fails after {steps} steps, and it does after {}",
+            report.steps
+        ))),
+        Some(line) => Err(Failure::Check(anyhow!(
+            "line {line} of {path} is not what happens with seed {seed}"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The first line of the file, counted from 1, that is another one or that there is on one side only.
+fn difference(recorded: &[String], again: &[String]) -> Option<usize> {
+    let most = recorded.len().max(again.len());
+    let differs = |place: &usize| recorded.get(*place) != again.get(*place);
+    (0..most).find(differs).map(|place| place + 2)
+}
+
+/// Text from a file with what would steer a terminal written out.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter.is_control() {
+            true => printable.extend(letter.escape_default()),
+            false => printable.push(letter),
+        }
+    }
+    printable
 }
 
 impl Shown<'_> {

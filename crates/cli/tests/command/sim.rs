@@ -150,6 +150,44 @@ fn a_trace_that_does_not_fail_any_more_is_said_to_be_one() {
     }
 }
 
+/// A file that was changed by hand: what is shown is what happens, and the command says where they differ.
+#[test]
+fn a_trace_that_was_edited_is_told_from_one_that_was_not() {
+    let folder = folder(LYING);
+    run(&folder, "sim net.toml --seeds 5 --trace net.trace");
+    let trace = std::fs::read_to_string(folder.path().join("net.trace")).unwrap();
+    let (first, rest) = trace.split_once('\n').unwrap();
+    let (second, others) = rest.split_once('\n').unwrap();
+    let header: Value = serde_json::from_str(first).unwrap();
+    let recorded = format!("\"steps\":{}", header["steps"]);
+    let with_steps = |steps: &str| trace.replacen(&recorded, &format!("\"steps\":{steps}"), 1);
+    let edited = second.replacen("\"event\":\"", "\"event\":\"\\u001b[2Jedited ", 1);
+    assert_ne!(edited, second);
+    for (changed, says) in [
+        (format!("{first}\n"), "line 2 of"),
+        (format!("{first}\n{others}"), "line 2 of"),
+        (format!("{first}\n{edited}\n{others}"), "line 2 of"),
+        (format!("{trace}{second}\n"), "is not what happens"),
+        (with_steps("0"), "after 0 steps"),
+        (
+            with_steps("18446744073709551615"),
+            "after 18446744073709551615 steps",
+        ),
+        (
+            trace.replacen("\"detail\":\"", "\"detail\":\"\\u001b[2J", 1),
+            "does not fail as it did",
+        ),
+    ] {
+        assert_ne!(changed, trace, "{says}");
+        std::fs::write(folder.path().join("edited.trace"), changed).unwrap();
+        let output = run(&folder, "replay edited.trace");
+        assert_eq!(output.status.code(), Some(1), "{says}");
+        assert!(last_line(&output).contains(says), "{}", last_line(&output));
+        let shown = [output.stdout, output.stderr].concat();
+        assert!(!shown.contains(&0x1b), "{says}");
+    }
+}
+
 #[test]
 fn scenarios_that_cannot_be_run_are_refused_by_key_and_leave_nothing() {
     for (scenario, says) in [
@@ -194,6 +232,10 @@ fn scenarios_that_cannot_be_run_are_refused_by_key_and_leave_nothing() {
         assert!(output.stdout.is_empty());
         assert_eq!(names(folder.path()), ["net.toml"]);
     }
+}
+
+#[test]
+fn options_that_make_no_run_are_refused_and_the_scenario_is_left_alone() {
     let folder = folder(SMALL);
     for arguments in [
         "sim absent.toml",
