@@ -229,7 +229,7 @@ fn what_cannot_be_compared_is_named_and_nothing_is_written() {
             ["dense-70b", "twice"],
         ),
         ("--models a,b,c,d,e,f,g --out new", ["--models", "6"]),
-        ("--models dense-70b,, --out new", ["--models", "without a name"]),
+        ("--models , --out new", ["--models", "a name"]),
         ("--groups 7 --out new", ["--groups 7", "128"]),
         (
             "--groups 4294967295 --out new",
