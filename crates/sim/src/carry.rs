@@ -58,7 +58,7 @@ impl Simulation {
             .strikes(self.scenario.chain.lost_writes_percent);
         if lost || self.network.is_cut(id) {
             let reason = "connection reset".to_owned();
-            let timeout = micros(self.scenario.links.timeout_seconds);
+            let timeout = self.short_timeout();
             return self.hear(id, timeout, Event::ChainRefused { reason });
         }
         self.traffic.writes += 1;

@@ -120,8 +120,10 @@ pub struct LinkModel {
     pub latency_milliseconds: f64,
     /// Requests that are lost; the client waits for its timeout.
     pub loss_percent: f64,
-    /// How long a client waits for an answer.
+    /// How long a client waits for a blob, and for an answer to an upload.
     pub timeout_seconds: f64,
+    /// How long it waits for a document, and for a connection to a server that is down.
+    pub document_timeout_seconds: f64,
     /// A validator's or the owner's bandwidth in each direction; without limit if absent.
     pub validator_megabits_per_second: Option<f64>,
     /// A miner's bandwidth in each direction; without limit if absent.
@@ -255,7 +257,8 @@ impl Default for LinkModel {
         Self {
             latency_milliseconds: 80.0,
             loss_percent: 0.0,
-            timeout_seconds: 10.0,
+            timeout_seconds: 30.0,
+            document_timeout_seconds: 5.0,
             validator_megabits_per_second: None,
             miner_megabits_per_second: None,
             update_megabytes: 50.0,

@@ -71,8 +71,22 @@ enum Asked {
 }
 
 impl Simulation {
+    /// How long a client waits for a blob.
     fn timeout(&self) -> Micros {
         micros(self.scenario.links.timeout_seconds)
+    }
+
+    /// How long a client waits for a document, or for a connection.
+    pub(crate) fn short_timeout(&self) -> Micros {
+        let links = &self.scenario.links;
+        micros(links.document_timeout_seconds.min(links.timeout_seconds))
+    }
+
+    fn patience(&self, form: Form) -> Micros {
+        match form {
+            Form::Document => self.short_timeout(),
+            Form::Blob | Form::Update => self.timeout(),
+        }
     }
 
     pub(crate) fn hear(&mut self, id: NodeId, after: Micros, event: Event) {
@@ -105,11 +119,15 @@ impl Simulation {
     /// Asks one server after the other. A server that sends wrong bytes is found out and dropped.
     fn ask(&mut self, id: NodeId, fetch: &Fetch) -> Asked {
         let (mut after, mut absent) = (0, true);
+        let patience = self.patience(fetch.form);
         for endpoint in &fetch.sources {
-            let Some(server) = self.reach(id, self.by_endpoint.get(endpoint).copied()) else {
-                after += self.timeout();
-                absent = false;
-                continue;
+            let server = match self.reach(id, self.by_endpoint.get(endpoint).copied(), patience) {
+                Ok(server) => server,
+                Err(waited) => {
+                    after += waited;
+                    absent = false;
+                    continue;
+                }
             };
             after += 2 * self.network.latency();
             let policy = &self.nodes[server.place()].policy;
@@ -122,7 +140,7 @@ impl Simulation {
                 }
                 Service::Silent => {
                     absent = false;
-                    after += self.timeout();
+                    after += patience;
                 }
                 Service::Right if self.nodes[server.place()].holds.contains(&fetch.blob) => {
                     return Asked::Found(server, after);
@@ -178,9 +196,13 @@ impl Simulation {
         let hotkey = self.nodes[id.place()].hotkey();
         let (mut after, mut receipt) = (0, None);
         for (_, endpoint) in from {
-            let Some(server) = self.reach(id, self.by_endpoint.get(endpoint).copied()) else {
-                after += self.timeout();
-                continue;
+            let patience = self.short_timeout();
+            let server = match self.reach(id, self.by_endpoint.get(endpoint).copied(), patience) {
+                Ok(server) => server,
+                Err(waited) => {
+                    after += waited;
+                    continue;
+                }
             };
             after += 2 * self.network.latency();
             receipt = self.nodes[server.place()].issued.of(cycle, hotkey).cloned();
@@ -192,13 +214,22 @@ impl Simulation {
         self.hear(id, after, Event::Receipt { cycle, receipt });
     }
 
-    /// The server, if it is up, connected, and the request is not lost.
-    fn reach(&mut self, id: NodeId, server: Option<NodeId>) -> Option<NodeId> {
-        let lost = self.network.strikes(self.scenario.links.loss_percent);
-        server.filter(|server| {
+    /// The server, if it is up, connected, and the request is not lost; otherwise how long that took to
+    /// find out. A connection is given up sooner than an answer.
+    fn reach(
+        &mut self,
+        id: NodeId,
+        server: Option<NodeId>,
+        patience: Micros,
+    ) -> Result<NodeId, Micros> {
+        if self.network.strikes(self.scenario.links.loss_percent) {
+            return Err(patience);
+        }
+        let server = server.filter(|server| {
             let up = self.nodes[server.place()].is_up();
-            up && !lost && self.network.connected(id, *server)
-        })
+            up && self.network.connected(id, *server)
+        });
+        server.ok_or(self.short_timeout())
     }
 
     fn fetch_failed(&mut self, id: NodeId, blob: BlobId, absent: bool, after: Micros) {
@@ -208,10 +239,13 @@ impl Simulation {
     }
 
     pub(crate) fn deliver(&mut self, id: NodeId, (cycle, blob): (Cycle, BlobId), to: Hotkey) {
-        let Some(server) = self.reach(id, self.by_hotkey.get(&to).copied()) else {
-            let answer = Delivery::Unreachable("no answer".to_owned());
-            let timeout = self.timeout();
-            return self.hear(id, timeout, Event::Delivered { blob, to, answer });
+        let patience = self.timeout();
+        let server = match self.reach(id, self.by_hotkey.get(&to).copied(), patience) {
+            Ok(server) => server,
+            Err(waited) => {
+                let answer = Delivery::Unreachable("no answer".to_owned());
+                return self.hear(id, waited, Event::Delivered { blob, to, answer });
+            }
         };
         let arriving = Arriving {
             from: id,

@@ -179,6 +179,27 @@ fn no_kind_of_hostile_miner_breaks_an_invariant() {
     }
 }
 
+/// Committees of four seats among ten validators, four of whom lie: they hold one now and then, reviews
+/// exclude them for it, and no invariant takes that for a fault of the protocol.
+#[test]
+fn liars_capture_committees_and_are_caught() {
+    let scenario = "cycles = 5\n[validators]\nhonest = 6\nhostile = { liar = 4 }\n\
+                    hostile_stake_percent = 40\n[miners]\nhonest = 8\n\
+                    [rules.scoring]\nscorers_per_update = 4\nexclusion = 1";
+    let scenario = Scenario::from_toml(scenario).unwrap();
+    let runs = (1..4).map(|seed| crate::run(&scenario, seed).unwrap());
+    let (mut captures, mut caught) = (0, 0);
+    for run in runs {
+        assert_eq!(run.violations, [], "seed {}", run.seed);
+        captures += run.captures;
+        caught += run.caught;
+    }
+    assert!(
+        captures > 0 && caught > 0,
+        "{captures} captures, {caught} caught"
+    );
+}
+
 /// A chain that loses every write is one on which nothing is ever decided.
 #[test]
 fn a_network_that_stands_still_is_seen() {

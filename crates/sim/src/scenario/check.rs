@@ -106,6 +106,8 @@ impl Scenario {
         )?;
         percent("links.loss_percent", links.loss_percent)?;
         in_range("links.timeout_seconds", links.timeout_seconds, 0.1, 600.0)?;
+        let documents = links.document_timeout_seconds;
+        in_range("links.document_timeout_seconds", documents, 0.1, 600.0)?;
         in_range("links.update_megabytes", links.update_megabytes, 0.0, 1e6)?;
         in_range("links.shard_megabytes", links.shard_megabytes, 0.0, 1e6)?;
         let at_a_time = f64::from(links.uploads_at_a_time);
