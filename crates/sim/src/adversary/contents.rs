@@ -191,14 +191,14 @@ impl Garbler {
                 .collect()
         };
         match way {
-            // A tensor that there is not.
+            // A tensor that there is not.
             14 => {
                 let more: BTreeMap<_, _> = renamed(update, |name| format!("{name}.more"));
                 update.0.extend(more.into_iter().take(1));
             }
-            // Experts that the group does not have.
+            // Experts that the group does not have.
             15 => update.0 = renamed(update, |name| name.replace("experts.", "experts.1")),
-            // A value less than the model has.
+            // A value less than the model has.
             16 => {
                 if let Some(tensor) = update.0.values_mut().next() {
                     tensor.values.pop();
@@ -210,7 +210,7 @@ impl Garbler {
     }
 }
 
-/// Gives the second tensor the name of the first, where they are equally long.
+/// Gives the second tensor the name of the first, where they are equally long.
 fn repeat_a_name(bytes: &mut [u8], update: &Shard) {
     let mut names = update.0.keys();
     let (Some(first), Some(second)) = (names.next(), names.next()) else {
