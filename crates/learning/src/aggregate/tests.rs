@@ -355,11 +355,12 @@ proptest! {
 }
 
 /// Hashes of parameters and momentum after two steps over seven updates. They were computed on x86-64
-/// and are the same on AArch64 (`just merge-aarch64`); whoever changes them changes the protocol.
+/// and are the same on AArch64 (`tools/merge_on_aarch64.sh`), the encoding of the updates included; whoever changes them changes the protocol.
 #[test]
 fn the_merged_bytes_are_those_that_every_machine_computes() {
     let name = |shard: &Shard| BlobId::of(&encode(shard, Codec::F32)).to_string();
-    let found = [Codec::F32, Codec::Bf16].map(|codec| {
+    let codecs = [Codec::F32, Codec::Bf16, Codec::Int8, Codec::Sparse];
+    let found = codecs.map(|codec| {
         let (state, updates) = workload(2026, 7);
         let once = stepped(&state, &updates, &RULES, codec);
         let twice = stepped(&once, &updates[2..], &RULES, codec);
@@ -373,6 +374,14 @@ fn the_merged_bytes_are_those_that_every_machine_computes() {
         [
             "3e803ca5768de178057bb43a39852e3ef037eeded683ff749eb3de9f36338faf",
             "b3729eb33d550417814cfb834455397304eb3bbd15e7e141fe05f0f26c3af274",
+        ],
+        [
+            "22b3f36430e8f428805acd914f25585ed0aa50613c07a90446f342cc63b49d7f",
+            "5e59a971bb1c18b56b685cde5b49d2744d5e97e966a40b1ba763034e097f2e30",
+        ],
+        [
+            "7bd7d4759904048614fdc19feeb62eb5cff9643183c4f49c10f49c12a9d890bb",
+            "3b293529d2e7fd40971a48fda055cc085880aa2fefd5d91e22bb7d6e7eeda224",
         ],
     ];
     assert_eq!(found, expected);

@@ -38,17 +38,20 @@ impl SignedReceipt {
     }
 }
 
+/// Receipts that wait for the disk at most: those of a few cycles. Whoever has more waits with them.
+const QUEUED_RECEIPTS: usize = 1 << 12;
+
 /// The thread that keeps receipts, as the driver holds it.
 #[derive(Debug)]
 pub(super) struct Issuer {
-    queue: Option<mpsc::Sender<Receipt>>,
+    queue: Option<mpsc::SyncSender<Receipt>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Issuer {
     /// Starts the thread.
     pub(super) fn start(receipts: Receipts, keypair: Arc<Keypair>) -> std::io::Result<Self> {
-        let (queue, issued) = mpsc::channel::<Receipt>();
+        let (queue, issued) = mpsc::sync_channel::<Receipt>(QUEUED_RECEIPTS);
         let thread = std::thread::Builder::new()
             .name("receipts".to_owned())
             .spawn(move || {
