@@ -305,7 +305,7 @@ impl Monitor {
                 Effect::Announce {
                     announcement: Announcement::Voted(vote),
                 } => self.votes(seen, node, *vote),
-                Effect::Tell(milestone) => self.told(seen, nodes, id, milestone),
+                Effect::Tell(milestone) => self.told(seen, id, milestone),
                 _ => {}
             }
         }
@@ -326,7 +326,7 @@ impl Monitor {
         self.note(seen.at, found);
     }
 
-    fn told(&mut self, seen: &Seen<'_>, nodes: &[Node], id: NodeId, milestone: &Milestone) {
+    fn told(&mut self, seen: &Seen<'_>, id: NodeId, milestone: &Milestone) {
         match milestone {
             Milestone::Measured { cycle, findings } => self.measured(seen, *cycle, (id, findings)),
             Milestone::Judged {
@@ -340,7 +340,7 @@ impl Monitor {
                     verdicts: verdicts.clone(),
                     rewards: rewards.clone(),
                 };
-                self.judged(seen, nodes, *cycle, judged);
+                self.judged(seen, *cycle, judged);
             }
             Milestone::Reviewed { cycle, reviewed } => self.reviewed(seen, *cycle, reviewed),
             Milestone::Conduct { cycle, conduct } => self.conduct(seen, *cycle, conduct),
@@ -456,7 +456,7 @@ impl Monitor {
         outcome.gate.get_or_insert(losses);
     }
 
-    fn judged(&mut self, seen: &Seen<'_>, nodes: &[Node], cycle: Cycle, judged: Judged) {
+    fn judged(&mut self, seen: &Seen<'_>, cycle: Cycle, judged: Judged) {
         if cycle < self.forgotten {
             return;
         }
@@ -468,7 +468,6 @@ impl Monitor {
         let witnesses = Witnesses {
             record,
             honest: &self.honest,
-            nodes,
             significance: self.significance,
             device_noise: self.device_noise,
         };

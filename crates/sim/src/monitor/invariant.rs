@@ -149,8 +149,6 @@ pub(crate) fn rewards_sum_to_one_or_are_withheld(judged: &Judged, cycle: Cycle) 
 pub(crate) struct Witnesses<'a> {
     pub(crate) record: &'a Record,
     pub(crate) honest: &'a Honest,
-    /// Everybody, to see who holds what.
-    pub(crate) nodes: &'a [Node],
     /// Standard errors that are taken off a gain.
     pub(crate) significance: f64,
     /// Standard deviation between kinds of processors.
@@ -174,7 +172,7 @@ impl Witnesses<'_> {
                 None => testimonies.hostile += weight,
                 Some(_) if !hearing.heard.contains(&member.hotkey) => {}
                 Some(node) => {
-                    let word = self.word(*node, (verdict.hotkey, update));
+                    let word = self.word(*node, verdict.hotkey);
                     testimonies.honest.extend(word.map(|word| (word, weight)));
                 }
             }
@@ -183,7 +181,7 @@ impl Witnesses<'_> {
         verdict.update == Some(update) && testimonies.allow(verdict, self.significance, tolerance)
     }
 
-    fn word(&self, node: NodeId, (miner, update): (Hotkey, BlobId)) -> Option<Word> {
+    fn word(&self, node: NodeId, miner: Hotkey) -> Option<Word> {
         let mut findings = self.record.findings.get(&miner).into_iter().flatten();
         match findings.find(|(by, _)| *by == node) {
             Some((_, Finding::Measured { measurement, .. })) => Some(Word::Measured(*measurement)),
@@ -192,10 +190,9 @@ impl Witnesses<'_> {
                 let charged = code.charged_to() == Charged::Miner;
                 charged.then_some(Word::Fault(*code))
             }
-            None => {
-                let lacks = !self.nodes.get(node.place())?.holds.contains(&update);
-                lacks.then_some(Word::Lacks)
-            }
+            // It has reported, and this was not among what it set out to measure: it was not here then,
+            // whether or not it came in time to be merged.
+            None => Some(Word::Lacks),
         }
     }
 

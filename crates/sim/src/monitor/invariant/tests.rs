@@ -245,7 +245,6 @@ fn ask(invariant: Asked, record: &Record, verdict: &Verdict) -> Check {
     let witnesses = Witnesses {
         record,
         honest: &honest(),
-        nodes: &[],
         significance: 1.0,
         device_noise: 1e-6,
     };
@@ -354,6 +353,12 @@ fn an_update_that_most_have_is_not_one_that_nobody_uploaded() {
     );
     assert_eq!(
         ask(no_charge_without_evidence, &one_has_it, &lacked),
+        Ok(())
+    );
+    // Dave had nothing to measure when he set out, wherever the update is by now.
+    let one_had_it_in_time = judging(&[CAROL, DAVE], &[(holder, finding(0.4))]);
+    assert_eq!(
+        ask(no_charge_without_evidence, &one_had_it_in_time, &lacked),
         Ok(())
     );
 }
