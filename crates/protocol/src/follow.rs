@@ -258,12 +258,11 @@ impl Follower {
         let (now, own) = (Arc::clone(now), self.identity.hotkey);
         let servers = now.servers(own);
         for wanted in due {
-            if wanted.form == Form::Update {
-                let servers = now.servers_of_update(wanted.blob, own);
-                self.library.want(wanted, (block, &servers), effects);
-            } else {
-                self.library.want(wanted, (block, &servers), effects);
-            }
+            let sources = match wanted.form {
+                Form::Update => &now.servers_of_update(wanted.blob, own),
+                Form::Document | Form::Blob => &servers,
+            };
+            self.library.want(wanted, (block, sources), effects);
         }
     }
 
