@@ -71,6 +71,7 @@
 pub mod btauth;
 mod chain;
 mod codec;
+pub mod embedded;
 mod envelope;
 mod error;
 pub mod fields;

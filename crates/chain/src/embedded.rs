@@ -1,0 +1,3 @@
+//! The embedded chain: a Substrate node in miniature, for one machine and for tests.
+
+mod storage;
