@@ -13,6 +13,9 @@ use std::ops::Bound;
 
 use parity_scale_codec::{Decode, Encode};
 
+/// A public key, as an account or a hotkey.
+pub(super) type AccountId = [u8; 32];
+
 /// A storage key.
 pub(super) type Key = Vec<u8>;
 
