@@ -80,6 +80,7 @@ pub mod keys;
 pub mod local;
 mod operation;
 pub mod rpc;
+pub mod timelock;
 mod weights;
 
 pub use chain::{
