@@ -118,6 +118,29 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A compact integer of up to 128 bits, in its shortest spelling.
+    pub(crate) fn compact(&mut self) -> Result<u128, DecodeError> {
+        let first = self.bytes.get(self.offset).copied().unwrap_or_default();
+        if first & 0b11 != 0b11 {
+            return self.count(usize::MAX).map(|count| count as u128);
+        }
+        let width = usize::from(self.u8()? >> 2) + 4;
+        let mut bytes = [0; 16];
+        if width > bytes.len() {
+            return Err(self.refuse("integer too large"));
+        }
+        bytes[..width].copy_from_slice(self.take(width)?);
+        let least = if width == 4 {
+            1 << 30
+        } else {
+            1 << (8 * (width - 1))
+        };
+        match u128::from_le_bytes(bytes) {
+            value if value < least => Err(self.refuse("integer not in its shortest form")),
+            value => Ok(value),
+        }
+    }
+
     /// Bytes preceded by their count, at most `max`.
     pub(crate) fn bytes(&mut self, max: usize) -> Result<&'a [u8], DecodeError> {
         let count = self.count(max)?;
@@ -154,6 +177,26 @@ mod tests {
             let mut reader = Reader::new(&bytes);
             prop_assert_eq!(reader.count(1 << 30), Ok(count));
             prop_assert_eq!(reader.finish(), Ok(()));
+        }
+
+        #[test]
+        fn a_compact_integer_reads_back_as_it_was_written(value: u128, shift in 0_u32..128) {
+            use parity_scale_codec::{Compact, Encode as _};
+            let value = value >> shift;
+            let bytes = Compact(value).encode();
+            let mut reader = Reader::new(&bytes);
+            prop_assert_eq!(reader.compact(), Ok(value));
+            prop_assert_eq!(reader.finish(), Ok(()));
+        }
+
+        #[test]
+        fn no_compact_integer_has_two_spellings(
+            bytes in proptest::collection::vec(any::<u8>(), 0..20)
+        ) {
+            use parity_scale_codec::{Compact, Encode as _};
+            if let Ok(value) = Reader::new(&bytes).compact() {
+                prop_assert!(bytes.starts_with(&Compact(value).encode()));
+            }
         }
 
         /// Whatever reads as a count is exactly what writing that count gives.

@@ -10,6 +10,7 @@ use connito_protocol::ids::Block;
 
 use crate::chain::At;
 use crate::operation::OperationId;
+use crate::runtime::ShapeError;
 
 /// Why a read or an operation has no result.
 #[derive(Debug, thiserror::Error)]
@@ -31,12 +32,15 @@ pub enum ChainError {
     /// The endpoint has no such block (yet, or on its chain).
     #[error("the chain has no block {0}")]
     UnknownBlock(At),
-    /// An answer that does not have the expected shape: the two sides disagree on the interface.
-    #[error("the chain's answer to {item} is not understood: {detail}")]
+    /// A call, an item or an answer that does not have the expected shape: the two sides disagree on
+    /// the interface. Only what concerns `item` is affected.
+    #[error("the shape of {item} is not understood: {detail}")]
     Shape {
-        /// The request.
+        /// The request, call, storage item or event.
         item: String,
-        /// What was wrong with the answer.
+        /// The runtime's `spec_version`, where the interface is the runtime's.
+        spec: Option<u32>,
+        /// What does not fit.
         detail: String,
     },
     /// The chain said no, and would say so again under the same circumstances.
@@ -55,6 +59,16 @@ pub enum ChainError {
         /// The last block that may include it.
         until_block: Block,
     },
+}
+
+impl From<ShapeError> for ChainError {
+    fn from(error: ShapeError) -> Self {
+        Self::Shape {
+            item: error.item,
+            spec: Some(error.spec),
+            detail: error.detail,
+        }
+    }
 }
 
 /// An endpoint that did not do its part.

@@ -81,6 +81,7 @@ pub mod local;
 mod operation;
 pub mod rpc;
 pub mod timelock;
+pub mod runtime;
 mod weights;
 
 pub use chain::{

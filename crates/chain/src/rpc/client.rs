@@ -162,6 +162,7 @@ where
 {
     let shape = |detail: String| ChainError::Shape {
         item: method.to_owned(),
+        spec: None,
         detail,
     };
     // The id is constant: a transport carries one request per answer.

@@ -93,6 +93,7 @@ impl RpcError {
             INVALID | ALREADY_IMPORTED | PRIORITY_TOO_LOW | DROPPED => self.pool_error(),
             code => ChainError::Shape {
                 item: method.to_owned(),
+                spec: None,
                 detail: format!("error {code}: {}", self.message),
             },
         }
