@@ -80,8 +80,8 @@ pub mod keys;
 pub mod local;
 mod operation;
 pub mod rpc;
-pub mod timelock;
 pub mod runtime;
+pub mod timelock;
 mod weights;
 
 pub use chain::{

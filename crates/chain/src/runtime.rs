@@ -21,6 +21,7 @@
 //! Metadata and values come from an endpoint and are not trusted: nothing here panics, nests without
 //! bound, or allocates more than in proportion to what was received. Knows no transport and no rules.
 
+mod bundled;
 mod calls;
 mod decode;
 mod encode;
@@ -36,10 +37,11 @@ mod value;
 use std::fmt;
 use std::sync::Arc;
 
+pub use bundled::{BUNDLED_VERSION, bundled, bundled_with_slot};
 pub use calls::DecodedCall;
 pub use events::{DispatchFailure, EventRecord};
 pub use extrinsic::{Era, SignedExtrinsic, SigningTerms};
-pub use shapes::{ItemKind, Misfit};
+pub use shapes::{ItemKind, Misfit, UsedItem, used_items};
 pub use value::Value;
 
 use metadata::Metadata;
@@ -243,7 +245,7 @@ impl Runtime {
 
     fn check(&self, kind: ItemKind, pallet: &str, name: &str) -> Result<(), ShapeError> {
         let mut misfits = self.0.misfits.iter();
-        match misfits.find(|m| (m.kind, m.pallet, m.name) == (kind, pallet, name)) {
+        match misfits.find(|m| (m.used.kind, m.used.pallet, m.used.name) == (kind, pallet, name)) {
             Some(misfit) => Err(self.misfit(pallet, name, misfit.detail())),
             None => Ok(()),
         }

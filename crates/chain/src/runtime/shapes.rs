@@ -23,17 +23,38 @@ pub enum ItemKind {
     Storage,
 }
 
-/// Something that the adapter uses and the runtime does not have, or has differently.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Misfit {
+/// Something that the adapter uses, as it was written for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsedItem {
     /// Call or storage item.
     pub kind: ItemKind,
     /// The pallet.
     pub pallet: &'static str,
     /// The call's or item's name.
     pub name: &'static str,
-    /// The layout it was written for.
-    pub expected: &'static str,
+    /// Its layout, as error messages show it.
+    pub layout: &'static str,
+}
+
+/// Everything that the adapter uses.
+pub fn used_items() -> impl Iterator<Item = UsedItem> {
+    let used = |kind| {
+        move |&(pallet, name, layout): &Shape| UsedItem {
+            kind,
+            pallet,
+            name,
+            layout,
+        }
+    };
+    let calls = CALLS.iter().map(used(ItemKind::Call));
+    calls.chain(STORAGE.iter().map(used(ItemKind::Storage)))
+}
+
+/// Something that the adapter uses and the runtime does not have, or has differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// What is used, with the layout that is understood.
+    pub used: UsedItem,
     /// The layout it has; none if it is absent.
     pub found: Option<String>,
 }
@@ -43,7 +64,7 @@ impl Misfit {
     #[must_use]
     pub fn detail(&self) -> String {
         match &self.found {
-            Some(found) => format!("it is {found}, {} is understood", self.expected),
+            Some(found) => format!("it is {found}, {} is understood", self.used.layout),
             None => "the runtime does not have it".to_owned(),
         }
     }
@@ -51,7 +72,13 @@ impl Misfit {
 
 impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}: {}", self.pallet, self.name, self.detail())
+        write!(
+            f,
+            "{}.{}: {}",
+            self.used.pallet,
+            self.used.name,
+            self.detail()
+        )
     }
 }
 
@@ -309,31 +336,22 @@ const STORAGE: &[Shape] = &[
     ),
 ];
 
-/// Everything in the two tables that `metadata` does not have as it stands there.
+/// Everything that is used and that `metadata` does not have as it was when this was written.
 pub(super) fn misfits(metadata: &Metadata) -> Vec<Misfit> {
     let types = &metadata.types;
-    let misfit = |kind, &(pallet, name, expected): &Shape, found: Option<String>| {
-        (found.as_deref() != Some(expected)).then_some(Misfit {
-            kind,
-            pallet,
-            name,
-            expected,
-            found,
-        })
+    let misfit = |used: UsedItem| {
+        let pallet = metadata.pallets.get(used.pallet);
+        let found = match used.kind {
+            ItemKind::Call => pallet
+                .and_then(|pallet| pallet.call(types, used.name))
+                .map(|call| arguments(types, call, used.layout)),
+            ItemKind::Storage => pallet
+                .and_then(|pallet| pallet.storage.get(used.name))
+                .map(|item| keys_and_value(types, item, used.layout)),
+        };
+        (found.as_deref() != Some(used.layout)).then_some(Misfit { used, found })
     };
-    let calls = CALLS.iter().filter_map(|shape| {
-        let pallet = metadata.pallets.get(shape.0);
-        let call = pallet.and_then(|pallet| pallet.call(types, shape.1));
-        let found = call.map(|call| arguments(types, call, shape.2));
-        misfit(ItemKind::Call, shape, found)
-    });
-    let storage = STORAGE.iter().filter_map(|shape| {
-        let pallet = metadata.pallets.get(shape.0);
-        let item = pallet.and_then(|pallet| pallet.storage.get(shape.1));
-        let found = item.map(|item| keys_and_value(types, item, shape.2));
-        misfit(ItemKind::Storage, shape, found)
-    });
-    calls.chain(storage).collect()
+    used_items().filter_map(misfit).collect()
 }
 
 fn arguments(types: &Types, call: &Variant, expected: &str) -> String {
