@@ -138,6 +138,8 @@ pub struct ChainId {
 pub enum ChainKind {
     /// The embedded chain of this crate.
     Local,
+    /// A node of a public network, or one like it.
+    Bittensor,
 }
 
 /// The subnet at one block.
@@ -267,6 +269,18 @@ pub struct Receipt {
     pub index: u32,
     /// What was observed.
     pub confirmed_by: Confirmation,
+    /// Of sealed weights: when they will show.
+    pub reveal: Option<RevealPlan>,
+}
+
+/// When sealed weights come to light. A chain that could not open them says nothing: whoever set
+/// them looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RevealPlan {
+    /// The beacon's round that opens them.
+    pub round: u64,
+    /// The block by which the chain shows them, unless it dropped them.
+    pub visible_by: Block,
 }
 
 /// What the success of an operation was concluded from.

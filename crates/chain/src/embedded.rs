@@ -74,7 +74,7 @@ use storage::AccountId;
 
 pub use genesis::{GenesisError, GenesisNeuron, GenesisSpec};
 pub use history::KEPT_BLOCKS;
-pub use serve::Session;
+pub use serve::{MAX_BODY_BYTES, Session};
 
 /// Why the embedded chain cannot start or go on.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@
 //! are recognised by the *names* of the runtime's errors, because their numbers move between
 //! runtime versions.
 
-use connito_protocol::ids::Block;
+use connito_protocol::ids::{Block, BlockHash, Netuid};
 
 use crate::chain::At;
 use crate::operation::OperationId;
@@ -42,6 +42,23 @@ pub enum ChainError {
         spec: Option<u32>,
         /// What does not fit.
         detail: String,
+    },
+    /// The endpoint is of another chain than the one that is meant.
+    #[error("chain endpoint {endpoint} is of another chain: its first block is {found}")]
+    OtherChain {
+        /// Where the request went.
+        endpoint: String,
+        /// The first block there.
+        found: BlockHash,
+    },
+    /// The chain does not have the subnet.
+    #[error("the chain has no subnet {0}")]
+    NoSubnet(Netuid),
+    /// No subnet was named, and the chain does not have exactly one.
+    #[error("the chain has {there} subnets: name one by its netuid")]
+    WhichSubnet {
+        /// Subnets besides the root.
+        there: usize,
     },
     /// The chain said no, and would say so again under the same circumstances.
     #[error(transparent)]
@@ -256,6 +273,12 @@ pub enum PoolError {
     /// As many operations are waiting as a block can hold.
     #[error("the pool is full")]
     Full,
+    /// The pool has seen it before and does not want it again for a while.
+    #[error("the operation is banned from the pool for a while")]
+    Banned,
+    /// The paying account has too little.
+    #[error("the account cannot pay the operation's fee")]
+    CannotPay,
     /// A validity error with the runtime's own number.
     #[error("the operation is invalid with custom error {0}")]
     Custom(u8),

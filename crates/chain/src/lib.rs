@@ -72,24 +72,23 @@ pub mod btauth;
 mod chain;
 mod codec;
 pub mod embedded;
-mod envelope;
 mod error;
 pub mod fields;
+mod hash;
 mod hex_text;
 pub mod keys;
-pub mod local;
 mod operation;
+pub mod parameters;
 pub mod rpc;
 pub mod runtime;
+pub mod subtensor;
 pub mod timelock;
 mod weights;
 
 pub use chain::{
     At, BlockRef, Chain, ChainId, ChainKind, CommitmentRecord, Confirmation, EpochState, Metagraph,
-    Neuron, Pinned, Receipt, SubnetParams, WeightRow,
+    Neuron, Pinned, Receipt, RevealPlan, SubnetParams, WeightRow,
 };
-pub use codec::DecodeError;
-pub use envelope::SignedOp;
 pub use error::{ChainError, PoolError, Reject, TransportError};
 pub use fields::Field;
 pub use operation::{Endpoint, Op, OperationId};

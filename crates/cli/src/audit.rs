@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use connito_chain::local::LocalError;
+use connito_chain::embedded::EmbeddedError;
 use connito_learning::audit::{Auditor, Decision};
 use connito_learning::store::BlobStore;
 use connito_learning::task;
@@ -140,7 +140,7 @@ fn of_the_task(cycle: Cycle, problem: impl Into<anyhow::Error>) -> Finding {
     Finding { cycle, problem }
 }
 
-fn damaged(cycle: Cycle, damage: LocalError) -> Finding {
+fn damaged(cycle: Cycle, damage: EmbeddedError) -> Finding {
     Finding {
         cycle,
         problem: damage.into(),

@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use connito_chain::local::GenesisSpec;
+use connito_chain::embedded::GenesisSpec;
 use connito_learning::inner::Method;
-use connito_protocol::ids::{BlobId, Hotkey};
+use connito_protocol::ids::{BlobId, BlockHash, Hotkey, Netuid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::chain_access::Addresses;
 use crate::exit::{Blame, Failure};
 
 /// `connito chain`.
@@ -34,8 +35,14 @@ pub(crate) struct ChainConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RoleConfig {
-    /// The chain's JSON-RPC address.
-    pub(crate) chain: String,
+    /// The chain's JSON-RPC address, or several in the order of preference.
+    pub(crate) chain: Addresses,
+    /// The subnet; the chain's only one if none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) netuid: Option<Netuid>,
+    /// The chain's first block, if another chain is to be refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) genesis: Option<BlockHash>,
     /// The key file, with mode 0600.
     pub(crate) hotkey: PathBuf,
     /// Where the role keeps its blobs and receipts.

@@ -9,6 +9,7 @@ mod base;
 mod bench;
 mod built_in;
 mod cache;
+mod chain_access;
 mod coactivation;
 mod compare;
 mod config;

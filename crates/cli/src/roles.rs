@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use connito_chain::embedded::EmbeddedChain;
 use connito_chain::keys::{self, Keypair, Signer};
-use connito_chain::local::LocalChain;
-use connito_chain::rpc::{HttpTransport, RpcChain};
-use connito_chain::{At, Chain, TransportError};
+use connito_chain::{At, Chain, ChainError};
 use connito_learning::learner::Conduct;
 use connito_learning::task::{TaskPlan, publish};
 use connito_learning::{EngineBackend, Learner, StateLearner};
@@ -29,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::base::Base;
+use crate::chain_access::{ChainAccess, RemoteChain};
 use crate::config::{ChainConfig, MinerConduct, RoleConfig, TaskConfig};
 use crate::corpus::Corpus;
 use crate::exit::{Blame, Failure};
@@ -52,7 +52,7 @@ pub(crate) async fn chain(
     config: ChainConfig,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
-    let chain = LocalChain::open(&config.folder, config.genesis).input()?;
+    let chain = EmbeddedChain::open(&config.folder, config.genesis).input()?;
     let listener = listen(config.listen).await?;
     let health = watch_health(chain.clone(), stop.clone());
     let router = server::chain_router(chain.clone(), &Limits::default())
@@ -79,7 +79,7 @@ pub(crate) async fn chain(
 
 /// What the chain's `GET /v1/health` shows, brought up to date with every block.
 fn watch_health(
-    chain: Arc<LocalChain>,
+    chain: Arc<EmbeddedChain>,
     mut stop: watch::Receiver<bool>,
 ) -> watch::Receiver<Health> {
     let (health, shown) = watch::channel(Health {
@@ -124,7 +124,7 @@ pub(crate) async fn participant(
             )));
         }
     };
-    let chain = Arc::new(connect(&config.chain, stop.clone()).await?);
+    let chain = Arc::new(connect(&config, stop.clone()).await?);
     let endpoint = listener
         .as_ref()
         .map(|listener| endpoint(&config, listener))
@@ -267,14 +267,22 @@ fn endpoint(config: &RoleConfig, listener: &TcpListener) -> Result<Endpoint, Fai
 
 /// Connects to the chain, which may still be starting.
 async fn connect(
-    url: &str,
+    config: &RoleConfig,
     mut stop: watch::Receiver<bool>,
-) -> Result<RpcChain<HttpTransport>, Failure> {
-    let transport = || -> Result<HttpTransport, TransportError> { HttpTransport::new(url) };
+) -> Result<RemoteChain, Failure> {
+    let access = ChainAccess {
+        addresses: config.chain.clone(),
+        netuid: config.netuid,
+        genesis: config.genesis,
+        metadata_folder: Some(config.folder.join("metadata")),
+    };
     let begun = Instant::now();
     loop {
-        match RpcChain::connect(transport().input()?).await {
+        match access.connect(access.pool()?).await {
             Ok(chain) => return Ok(chain),
+            Err(error @ (ChainError::NoSubnet(_) | ChainError::WhichSubnet { .. })) => {
+                return Err(error).input();
+            }
             Err(error) if begun.elapsed() > CHAIN_PATIENCE => {
                 return Err(anyhow::Error::new(error)).environment();
             }

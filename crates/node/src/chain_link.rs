@@ -1,15 +1,18 @@
 //! Between the chain and a role machine: blocks become snapshots, effects become operations.
 //!
-//! Reading: every block once, in order, each from reads pinned to that block. Writing: one task per
-//! hotkey, one operation after the other; what the chain refuses comes back as an event, and what is
-//! lost is asked for again by the machine, which looks at the chain and not at receipts.
+//! Reading: every block once, in order, each from reads pinned to that block. Where a fork has taken
+//! blocks back, those that stand in their place follow: the machine sees a number again and learns
+//! anew. Writing: one task per hotkey, one operation after the other; what the chain refuses comes
+//! back as an event, and what is lost is asked for again by the machine, which looks at the chain and
+//! not at receipts. Sealed weights are looked for when they should show, because a chain that could
+//! not open them says nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use connito_chain::keys::Keypair;
-use connito_chain::{At, Chain, ChainError, Field, Op, quantise};
+use connito_chain::keys::{Keypair, Signer as _};
+use connito_chain::{At, BlockRef, Chain, ChainError, Field, Op, Receipt, RevealPlan, quantise};
 use connito_protocol::event::{Effect, Event};
 use connito_protocol::ids::{Block, BlockHash, Uid};
 use connito_protocol::snapshot::{self, Participant, Record, Snapshot};
@@ -24,19 +27,18 @@ const BLOCK_DEADLINE: Duration = Duration::from_secs(30);
 /// Pause after a failed read, so that a chain that is down is not hammered.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
+/// Blocks whose hashes are remembered, so that a fork of as many is noticed.
+const REMEMBERED_BLOCKS: usize = 128;
+
 /// Longest payload of a `Raw` field; longer ones go into a `BigRaw` field.
 const RAW_FIELD_BYTES: usize = 128;
 
-/// The chain as of block `number`, as a machine sees it.
+/// The chain as of a block, as a machine sees it.
 ///
 /// # Errors
 /// The chain cannot be read at that block.
-pub async fn snapshot<C: Chain>(
-    chain: &C,
-    number: Block,
-    head: Block,
-) -> Result<Snapshot, ChainError> {
-    let metagraph = chain.metagraph(At::Number(number)).await?;
+pub async fn snapshot<C: Chain>(chain: &C, at: At, head: Block) -> Result<Snapshot, ChainError> {
+    let metagraph = chain.metagraph(at).await?;
     let at = At::Hash(metagraph.at.hash);
     let commitments = chain.commitments(at).await?;
     let participants = metagraph.value.neurons.iter().map(|neuron| Participant {
@@ -73,6 +75,39 @@ pub async fn snapshot<C: Chain>(
     })
 }
 
+/// The newest blocks that were handed on, oldest first.
+#[derive(Debug, Default)]
+struct Told(VecDeque<(Block, BlockHash)>);
+
+impl Told {
+    fn push(&mut self, snapshot: &Snapshot) {
+        self.0.push_back((snapshot.block, snapshot.hash));
+        if self.0.len() > REMEMBERED_BLOCKS {
+            self.0.pop_front();
+        }
+    }
+
+    /// Whether `block` stands on the last block that was handed on, or on nothing that is known.
+    fn carries(&self, block: BlockRef) -> bool {
+        let (Some(before), Some((last, hash))) = (block.number.0.checked_sub(1), self.0.back())
+        else {
+            return true;
+        };
+        *last != Block(before) || *hash == block.parent
+    }
+
+    /// Forgets the blocks that the chain has taken back; the last one that still stands, if any does.
+    async fn rewind<C: Chain>(&mut self, chain: &C) -> Result<Option<Block>, ChainError> {
+        while let Some((number, hash)) = self.0.back().copied() {
+            if chain.block(At::Number(number)).await?.hash == hash {
+                return Ok(Some(number));
+            }
+            self.0.pop_back();
+        }
+        Ok(None)
+    }
+}
+
 /// Feeds every block after `after` to the driver, until the driver stops listening.
 pub(crate) async fn feed<C: Chain>(
     chain: Arc<C>,
@@ -80,12 +115,22 @@ pub(crate) async fn feed<C: Chain>(
     head: Head,
     events: mpsc::Sender<Event>,
 ) {
+    let mut told = Told::default();
     while !events.is_closed() {
-        match next(&*chain, after, &head).await {
-            Ok(snapshot) => {
+        match next(&*chain, after, &head, &mut told).await {
+            Ok(Some(snapshot)) => {
                 after = snapshot.block;
+                told.push(&snapshot);
                 if events.send(Event::Block(Arc::new(snapshot))).await.is_err() {
                     return;
+                }
+            }
+            Ok(None) => {
+                // Of an endpoint that lags behind nothing can be learnt: the next round asks again.
+                if let Ok(last) = told.rewind(&*chain).await {
+                    let from = last.unwrap_or_else(|| Block(after.0.saturating_sub(1)));
+                    warn!(target: "chain::feed", %after, %from, "blocks were taken back");
+                    after = from;
                 }
             }
             Err(ChainError::Timeout(_)) => {}
@@ -104,12 +149,23 @@ pub(crate) async fn feed<C: Chain>(
     }
 }
 
-async fn next<C: Chain>(chain: &C, after: Block, head: &Head) -> Result<Snapshot, ChainError> {
+/// The next block; nothing if it does not stand on the last one.
+async fn next<C: Chain>(
+    chain: &C,
+    after: Block,
+    head: &Head,
+    told: &mut Told,
+) -> Result<Option<Snapshot>, ChainError> {
     let block = chain.wait_block(after, BLOCK_DEADLINE).await?;
+    if !told.carries(block) {
+        return Ok(None);
+    }
     // Behind the head by more than this block: the machine should know that it is catching up.
     let newest = chain.block(At::Head).await?.number;
     head.advance(newest);
-    snapshot(chain, block.number, newest).await
+    snapshot(chain, At::Hash(block.hash), newest)
+        .await
+        .map(Some)
 }
 
 /// What waits for the writer: at most one operation of a kind, the newest. An older record that has not
@@ -149,35 +205,19 @@ impl Writer {
     pub(crate) fn start<C: Chain + 'static>(
         chain: Arc<C>,
         keypair: Arc<Keypair>,
+        head: Head,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        let (waiting, mut changed) = watch::channel(Waiting::default());
-        let taken = waiting.clone();
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    // Cannot fail: this task holds a sender itself.
-                    _ = changed.changed() => {}
-                    () = events.closed() => return,
-                }
-                loop {
-                    let mut operation = None;
-                    // Taking is no news: nobody is woken by it.
-                    taken.send_if_modified(|waiting| {
-                        operation = waiting.next();
-                        false
-                    });
-                    let Some(operation) = operation else { break };
-                    if let Err(error) = chain.submit(&*keypair, operation).await {
-                        let reason = sentence(&error);
-                        debug!(target: "chain::writer", %reason, "an operation was not included");
-                        if events.send(Event::ChainRefused { reason }).await.is_err() {
-                            return;
-                        }
-                    }
-                }
-            }
-        });
+        let (waiting, changed) = watch::channel(Waiting::default());
+        let task = WritingTask {
+            chain,
+            keypair,
+            head,
+            events,
+            waiting: waiting.clone(),
+            sealed: None,
+        };
+        tokio::spawn(task.run(changed));
         Self(waiting)
     }
 
@@ -186,6 +226,108 @@ impl Writer {
         if let Some(operation) = operation(effect) {
             self.0.send_modify(|waiting| waiting.replace(operation));
         }
+    }
+}
+
+/// What writes for one hotkey.
+struct WritingTask<C> {
+    chain: Arc<C>,
+    keypair: Arc<Keypair>,
+    head: Head,
+    events: mpsc::Sender<Event>,
+    waiting: watch::Sender<Waiting>,
+    /// Weights that were sealed, and when they must show.
+    sealed: Option<(Op, RevealPlan)>,
+}
+
+impl<C: Chain> WritingTask<C> {
+    async fn run(mut self, mut changed: watch::Receiver<Waiting>) {
+        let mut looks = tokio::time::interval(BLOCK_DEADLINE);
+        loop {
+            tokio::select! {
+                // Cannot fail: this task holds a sender itself.
+                _ = changed.changed() => {}
+                _ = looks.tick() => self.look_for_sealed().await,
+                () = self.events.closed() => return,
+            }
+            while let Some(operation) = self.take() {
+                let submitted = self.chain.submit(&*self.keypair, operation.clone()).await;
+                match submitted {
+                    Ok(receipt) => self.remember(operation, receipt),
+                    Err(error) => {
+                        let reason = sentence(&error);
+                        debug!(target: "chain::writer", %reason, "an operation was not included");
+                        if self
+                            .events
+                            .send(Event::ChainRefused { reason })
+                            .await
+                            .is_err()
+                        {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Taking is no news: nobody is woken by it.
+    fn take(&self) -> Option<Op> {
+        let mut operation = None;
+        self.waiting.send_if_modified(|waiting| {
+            operation = waiting.next();
+            false
+        });
+        operation
+    }
+
+    fn remember(&mut self, operation: Op, receipt: Receipt) {
+        if let Some(plan) = receipt.reveal {
+            self.sealed = Some((operation, plan));
+        }
+    }
+
+    /// Once sealed weights should show: if they do not, they are set again.
+    async fn look_for_sealed(&mut self) {
+        let head = self.head.block();
+        let due = self
+            .sealed
+            .as_ref()
+            .is_some_and(|(_, plan)| plan.visible_by <= head);
+        let Some((operation, plan)) = self.sealed.take_if(|_| due) else {
+            return;
+        };
+        match self.shows(&operation).await {
+            Ok(true) => debug!(target: "chain::writer", round = plan.round, "sealed weights show"),
+            Ok(false) => {
+                warn!(target: "chain::writer", round = plan.round, by = %plan.visible_by, "sealed weights were dropped by the chain and are set again");
+                // Newer ones that wait already are better.
+                self.waiting.send_modify(|waiting| {
+                    waiting.weights.get_or_insert(operation);
+                });
+            }
+            Err(error) => {
+                debug!(target: "chain::writer", error = &error as &dyn std::error::Error, "the weights cannot be read");
+                self.sealed = Some((operation, plan));
+            }
+        }
+    }
+
+    /// Whether the chain shows these weights as ours. Their scale is the chain's, so only who has
+    /// some is compared.
+    async fn shows(&self, operation: &Op) -> Result<bool, ChainError> {
+        let Op::SetWeights { weights, .. } = operation else {
+            return Ok(true);
+        };
+        let rows = self.chain.weights(At::Head).await?.value;
+        let row = rows
+            .iter()
+            .find(|row| row.validator == self.keypair.hotkey());
+        let some = |weights: &[(Uid, u16)]| -> BTreeSet<Uid> {
+            let some = weights.iter().filter(|(_, weight)| *weight > 0);
+            some.map(|(uid, _)| *uid).collect()
+        };
+        Ok(row.is_some_and(|row| some(&row.weights) == some(weights)))
     }
 }
 

@@ -165,7 +165,12 @@ impl<C: Chain + 'static> Driver<C> {
         });
         let mut driver = Self {
             hotkey: character.identity.hotkey,
-            writer: Writer::start(ports.chain.clone(), ports.keypair.clone(), events.clone()),
+            writer: Writer::start(
+                ports.chain.clone(),
+                ports.keypair.clone(),
+                head.clone(),
+                events.clone(),
+            ),
             machine,
             journal,
             compute,

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::extrinsic;
 use crate::chain::BlockRef;
-use crate::envelope::blake2_256;
+use crate::hash::blake2_256;
 use crate::hex_text;
 
 /// `PreRuntime`, from the engine `aura`, with eight bytes.

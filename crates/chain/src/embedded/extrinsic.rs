@@ -17,7 +17,7 @@ use parity_scale_codec::{Compact, Decode, Encode, Error};
 use super::call::Call;
 use super::refusal::Refusal;
 use super::storage::AccountId;
-use crate::envelope::blake2_256;
+use crate::hash::blake2_256;
 use crate::keys;
 use connito_protocol::ids::Hotkey;
 

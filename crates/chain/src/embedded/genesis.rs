@@ -10,8 +10,8 @@ use connito_protocol::ids::{Block, Hotkey, Netuid, Uid};
 use serde::{Deserialize, Serialize};
 
 use crate::chain::{Neuron, SubnetParams};
-use crate::envelope::blake2_256;
 use crate::fields::SPACE_PER_EPOCH;
+use crate::hash::blake2_256;
 
 /// Everything that distinguishes one embedded chain from another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,11 +25,17 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::EmbeddedChain;
-use crate::rpc::{MAX_BATCH, MAX_BODY_BYTES, MAX_WAIT_MS};
 use failure::Failure;
 use params::Params;
 
 pub use session::Session;
+
+/// Requests in one batch.
+const MAX_BATCH: usize = 64;
+/// Bytes in one request body.
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// The longest a `connito_waitBlock` is held open, in milliseconds.
+const MAX_WAIT_MS: u64 = 10_000;
 
 /// What [`EmbeddedChain::handle`] answers, in the order of names.
 const METHODS: [&str; 36] = [

@@ -18,7 +18,7 @@
 
 use std::fmt;
 
-use crate::envelope::blake2_256;
+use crate::hash::blake2_256;
 
 const LANES: usize = 1_024;
 const CONTEXT: &str = "connito embedded chain 2026-11 state root lanes";

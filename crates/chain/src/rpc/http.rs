@@ -2,12 +2,15 @@
 //!
 //! Polling over POST survives what long-lived sockets do not: idle cut-offs, silent reconnects,
 //! lost subscriptions. Every request has a deadline and every answer a size limit, and every
-//! error names the URL.
+//! error names the URL. Public endpoints are reached over TLS, verified against the roots that
+//! browsers trust; their `wss` addresses take requests over `https` all the same.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
+use rustls::{ClientConfig, RootCertStore};
 
 use super::RpcTransport;
 use crate::error::TransportError;
@@ -30,6 +33,31 @@ pub fn check_address(address: &str) -> Result<(), TransportError> {
     }
 }
 
+/// The address that takes the same requests over HTTP.
+fn over_http(address: &str) -> Option<Url> {
+    let text = match address.split_once("://")? {
+        ("ws" | "http", rest) => format!("http://{rest}"),
+        ("wss" | "https", rest) => format!("https://{rest}"),
+        _ => return None,
+    };
+    Url::parse(&text).ok()
+}
+
+/// What a TLS connection is verified by.
+fn tls(url: &str) -> Result<ClientConfig, TransportError> {
+    let roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TransportError {
+            source: Some(error.into()),
+            ..unusable(url, "cannot set up TLS")
+        })?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
 fn unusable(address: &str, problem: &str) -> TransportError {
     TransportError {
         endpoint: address.to_owned(),
@@ -42,18 +70,21 @@ fn unusable(address: &str, problem: &str) -> TransportError {
 /// A chain behind a URL.
 #[derive(Debug, Clone)]
 pub struct HttpTransport {
+    /// As given, for messages.
     url: String,
+    address: Url,
     client: Client,
 }
 
 impl HttpTransport {
-    /// A transport to this URL. Nothing is sent yet.
+    /// A transport to this URL, of scheme `http`, `https`, `ws` or `wss`. Nothing is sent yet.
     ///
     /// # Errors
-    /// The text is not an `http` URL, or the HTTP client cannot be set up.
+    /// The text is no such URL, or the HTTP client cannot be set up.
     pub fn new(url: &str) -> Result<Self, TransportError> {
-        check_address(url)?;
+        let address = over_http(url).ok_or_else(|| unusable(url, "not the URL of a chain"))?;
         let client = Client::builder()
+            .tls_backend_preconfigured(tls(url)?)
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
             // The URL is the operator's choice; a proxy from the environment would be a surprise.
@@ -67,6 +98,7 @@ impl HttpTransport {
             })?;
         Ok(Self {
             url: url.to_owned(),
+            address,
             client,
         })
     }
@@ -90,7 +122,7 @@ impl RpcTransport for HttpTransport {
     async fn call(&self, body: Vec<u8>) -> Result<Vec<u8>, TransportError> {
         let request = self
             .client
-            .post(&self.url)
+            .post(self.address.clone())
             .header("content-type", "application/json");
         let mut response = request.body(body).send().await.map_err(|error| {
             let problem = match () {
@@ -114,5 +146,25 @@ impl RpcTransport for HttpTransport {
                 Some(chunk) => answer.extend_from_slice(&chunk),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_a_chain_is_asked_over_http_whatever_its_scheme() {
+        let over = |address: &str| over_http(address).map(String::from);
+        let finney = Some("https://entrypoint-finney.opentensor.ai/".to_owned());
+        assert_eq!(over("wss://entrypoint-finney.opentensor.ai:443"), finney);
+        assert_eq!(over("https://entrypoint-finney.opentensor.ai"), finney);
+        let local = Some("http://127.0.0.1:9944/".to_owned());
+        assert_eq!(over("ws://127.0.0.1:9944"), local);
+        for strange in ["127.0.0.1:9944", "ftp://a", "http://", "wss//a"] {
+            assert_eq!(over(strange), None, "{strange}");
+            assert!(HttpTransport::new(strange).is_err());
+        }
+        assert!(HttpTransport::new("wss://example.org").is_ok());
     }
 }

@@ -9,8 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use connito_chain::local::{LocalChain, LocalError};
-use connito_chain::rpc::{HttpTransport, RpcChain, RpcTransport};
+use connito_chain::embedded::{EmbeddedChain, EmbeddedError};
+use connito_chain::rpc::RpcTransport;
+use connito_chain::subtensor::{Connection, SubtensorChain};
 use connito_chain::{At, Chain, ChainError};
 use connito_node::chain_link;
 use connito_protocol::announcement::Announcement;
@@ -20,6 +21,7 @@ use connito_protocol::snapshot::Snapshot;
 use connito_protocol::submission::Network;
 
 use super::blobs::is_address;
+use crate::chain_access::{ChainAccess, RemoteChain};
 use crate::exit::{Blame, Failure};
 
 /// Cycles of one task that are read at most, some 18 years of the default ones: a chain that says it has
@@ -37,9 +39,9 @@ pub(super) struct Announced {
 /// A chain to read, over either transport.
 pub(super) enum AuditedChain {
     /// Behind an address.
-    Remote(RpcChain<HttpTransport>),
+    Remote(RemoteChain),
     /// From a folder, and where that is damaged.
-    Recorded(RpcChain<Arc<LocalChain>>, Option<LocalError>),
+    Recorded(SubtensorChain<Arc<EmbeddedChain>>, Option<EmbeddedError>),
 }
 
 /// The blocks of a cycle, if the chain still has them.
@@ -48,30 +50,31 @@ pub(super) type Blocks = Option<Fixed<Arc<Snapshot>>>;
 impl AuditedChain {
     /// The chain behind an address or in a folder. Damage in the very first record leaves no chain: that
     /// is the inner error.
-    pub(super) async fn open(place: &str) -> Result<Result<Self, LocalError>, Failure> {
+    pub(super) async fn open(place: &str) -> Result<Result<Self, EmbeddedError>, Failure> {
         if is_address(place) {
-            let transport = HttpTransport::new(place).input()?;
-            return Ok(Ok(Self::Remote(
-                RpcChain::connect(transport).await.environment()?,
-            )));
+            let access = ChainAccess::to(place);
+            let chain = access.connect(access.pool()?).await.environment()?;
+            return Ok(Ok(Self::Remote(chain)));
         }
         let folder = Path::new(place);
         std::fs::read_dir(folder)
             .map_err(|error| anyhow::Error::new(error).context(format!("cannot read {place}")))
             .input()?;
-        let spec = match LocalChain::stored_genesis(folder) {
+        let spec = match EmbeddedChain::stored_genesis(folder) {
             Ok(Some(spec)) => spec,
             Ok(None) => return Err(Failure::Input(anyhow!("{place} holds no chain"))),
-            Err(error @ LocalError::Damaged { .. }) => return Ok(Err(error)),
+            Err(error @ EmbeddedError::Damaged { .. }) => return Ok(Err(error)),
             Err(error) => return Err(error).input(),
         };
-        let (chain, damage) = LocalChain::recorded(folder, spec).input()?;
-        let chain = RpcChain::connect(chain).await.environment()?;
+        let (chain, damage) = EmbeddedChain::recorded(folder, spec).input()?;
+        let chain = SubtensorChain::connect(chain, Connection::default())
+            .await
+            .environment()?;
         Ok(Ok(Self::Recorded(chain, damage)))
     }
 
     /// Where the chain's records end because they are damaged.
-    pub(super) fn damage(self) -> Option<LocalError> {
+    pub(super) fn damage(self) -> Option<EmbeddedError> {
         match self {
             Self::Remote(_) => None,
             Self::Recorded(_, damage) => damage,
@@ -106,8 +109,10 @@ impl AuditedChain {
             return Ok(None);
         };
         let snapshot = match self {
-            Self::Remote(chain) => chain_link::snapshot(chain, before, before).await,
-            Self::Recorded(chain, _) => chain_link::snapshot(chain, before, before).await,
+            Self::Remote(chain) => chain_link::snapshot(chain, At::Number(before), before).await,
+            Self::Recorded(chain, _) => {
+                chain_link::snapshot(chain, At::Number(before), before).await
+            }
         };
         match snapshot {
             Ok(snapshot) => Ok(announced(&snapshot).filter(|earlier| earlier.since < since)),
@@ -148,13 +153,13 @@ fn announced(snapshot: &Snapshot) -> Option<Announced> {
     }
 }
 
-async fn newest<T: RpcTransport>(chain: &RpcChain<T>) -> Result<Snapshot, ChainError> {
+async fn newest<T: RpcTransport>(chain: &SubtensorChain<T>) -> Result<Snapshot, ChainError> {
     let head = chain.block(At::Head).await?.number;
-    chain_link::snapshot(chain, head, head).await
+    chain_link::snapshot(chain, At::Number(head), head).await
 }
 
 async fn cycles<T: RpcTransport>(
-    chain: &RpcChain<T>,
+    chain: &SubtensorChain<T>,
     observer: &Observer,
     (first, head): (Cycle, Block),
 ) -> Result<Vec<(Cycle, Blocks)>, ChainError> {
@@ -183,12 +188,12 @@ async fn cycles<T: RpcTransport>(
 }
 
 async fn snapshots<T: RpcTransport>(
-    chain: &RpcChain<T>,
+    chain: &SubtensorChain<T>,
     blocks: &Fixed<Block>,
     head: Block,
 ) -> Result<Fixed<Arc<Snapshot>>, ChainError> {
     let read = async |block| {
-        let snapshot = chain_link::snapshot(chain, block, head).await;
+        let snapshot = chain_link::snapshot(chain, At::Number(block), head).await;
         snapshot.map(Arc::new)
     };
     // The first block first: where the chain has forgotten that, it need not be asked for the others.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use connito_chain::embedded::{GenesisNeuron, GenesisSpec};
 use connito_chain::keys::{self, Keypair, Signer};
-use connito_chain::local::{GenesisNeuron, GenesisSpec};
 use connito_learning::inner::Method;
 use connito_protocol::assignment::{EVEN_TICKETS, assigned_group};
 use connito_protocol::ids::{GroupId, Hotkey, Netuid};
@@ -17,6 +17,7 @@ use connito_protocol::rules::{Codec, Rules, SelectionTop, TrainingRouting};
 
 use crate::args::inspect::RoutingMode;
 use crate::args::{CodecName, LocalnetArguments, TrainingRules};
+use crate::chain_access::Addresses;
 use crate::config::{ChainConfig, MinerConduct, RoleConfig, TaskConfig};
 use crate::exit::{Blame, Failure};
 use crate::roles::{Kind, rehearsal_key};
@@ -206,7 +207,9 @@ impl Plan {
         let key_file = self.out.join("keys").join(format!("{name}.json"));
         keys::write(&key_file, key).environment()?;
         let mut config = RoleConfig {
-            chain: format!("http://{}", self.chain.listen),
+            chain: Addresses::One(format!("http://{}", self.chain.listen)),
+            netuid: Some(self.chain.genesis.netuid),
+            genesis: None,
             hotkey: key_file,
             folder: self.out.join("roles").join(name),
             journal: self.out.join("journal").join(format!("{name}.journal")),

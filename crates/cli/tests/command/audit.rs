@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
 
+use connito_chain::embedded::{EmbeddedChain, GenesisNeuron, GenesisSpec};
 use connito_chain::keys::{Keypair, Signer};
-use connito_chain::local::{GenesisNeuron, GenesisSpec, LocalChain};
-use connito_chain::rpc::RpcChain;
+use connito_chain::subtensor::SubtensorChain;
 use connito_chain::{Chain, Field, Op};
 use connito_engine::data::documents::TokenDocuments;
 use connito_engine::{Model, ModelConfig};
@@ -114,7 +114,7 @@ fn task(blobs: &DiskBlobs) -> BlobId {
 
 /// A chain of so many blocks, on which the owner has announced the tasks, one after the other.
 fn chain(folder: &Path, tasks: &[BlobId], blocks: u64) {
-    make_blocks(LocalChain::open(folder, spec()).unwrap(), tasks, blocks);
+    make_blocks(EmbeddedChain::open(folder, spec()).unwrap(), tasks, blocks);
 }
 
 fn owner() -> Keypair {
@@ -134,14 +134,14 @@ fn spec() -> GenesisSpec {
     spec
 }
 
-fn make_blocks(chain: Arc<LocalChain>, tasks: &[BlobId], blocks: u64) {
+fn make_blocks(chain: Arc<EmbeddedChain>, tasks: &[BlobId], blocks: u64) {
     let owner = owner();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
-        let client = RpcChain::connect(Arc::clone(&chain)).await.unwrap();
+        let client = SubtensorChain::connect(Arc::clone(&chain)).await.unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let making = tokio::spawn(Arc::clone(&chain).run(async move {
             let _ = stopped.await;
@@ -422,7 +422,7 @@ fn a_server_that_does_not_answer_is_no_mismatch() {
 fn a_chain_that_has_forgotten_how_it_began_is_no_mismatch() {
     let out = Out::new();
     let bytes = out.task.to_bytes();
-    let chain = LocalChain::in_memory(spec()).unwrap();
+    let chain = EmbeddedChain::in_memory(spec()).unwrap();
     make_blocks(Arc::clone(&chain), &[BlobId::of(&bytes)], 2_600);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0");

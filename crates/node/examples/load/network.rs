@@ -8,8 +8,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use connito_chain::embedded::{EmbeddedChain, GenesisNeuron, GenesisSpec};
 use connito_chain::keys::{Keypair, Signer};
-use connito_chain::local::{GenesisNeuron, GenesisSpec, LocalChain};
 use connito_chain::{Endpoint, Field, Op, SignedOp};
 use connito_learning::toy::expert_names;
 use connito_node::blobs::{BlobError, DiskBlobs};
@@ -60,8 +60,8 @@ fn key(role: &str, number: u16) -> Keypair {
 }
 
 /// The chain in `folder`, standing at the first block of the upload window of cycle 0.
-pub(crate) fn chain(folder: &Path, plan: Plan, task: BlobId) -> Outcome<Arc<LocalChain>> {
-    let chain = LocalChain::open(folder, genesis(plan))?;
+pub(crate) fn chain(folder: &Path, plan: Plan, task: BlobId) -> Outcome<Arc<EmbeddedChain>> {
+    let chain = EmbeddedChain::open(folder, genesis(plan))?;
     let schedule = Schedule::new(STARTS, Rules::default().windows);
     let opens = |window| schedule.opens(Cycle(0), window).0;
     if chain.head().number == Block(0) {
@@ -111,7 +111,7 @@ fn record(announcement: &Announcement) -> Op {
     Op::Commit(vec![Field::Raw(announcement.encode())])
 }
 
-fn submit(chain: &LocalChain, signer: &Keypair, nonce: u64, op: &Op) -> Outcome<()> {
+fn submit(chain: &EmbeddedChain, signer: &Keypair, nonce: u64, op: &Op) -> Outcome<()> {
     let until = chain.head().number.next();
     let signed = SignedOp::sign(signer, chain.identity(), op, nonce, until)?;
     chain.submit(signed)?;

@@ -13,8 +13,8 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use connito_chain::local::LocalChain;
-use connito_chain::rpc::MAX_BODY_BYTES;
+use connito_chain::embedded::EmbeddedChain;
+use connito_chain::embedded::MAX_BODY_BYTES;
 
 use super::body::whole;
 use super::connections::Peer;
@@ -25,12 +25,12 @@ use crate::refusal::{Refusal, RefusalCode};
 
 #[derive(Clone)]
 struct Door {
-    chain: Arc<LocalChain>,
+    chain: Arc<EmbeddedChain>,
     rate: MinimumRate,
 }
 
 /// The route of the embedded chain. Merge it with others or serve it alone.
-pub fn chain_router(chain: Arc<LocalChain>, limits: &Limits) -> Router {
+pub fn chain_router(chain: Arc<EmbeddedChain>, limits: &Limits) -> Router {
     let door = Door {
         chain,
         rate: limits.minimum_rate,

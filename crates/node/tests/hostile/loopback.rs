@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use connito_chain::btauth;
+use connito_chain::embedded::{EmbeddedChain, GenesisSpec};
 use connito_chain::keys::{Keypair, Signer};
-use connito_chain::local::{GenesisSpec, LocalChain};
 use connito_node::blobs::DiskBlobs;
 use connito_node::receipts::Receipts;
 use connito_node::server::{
@@ -173,8 +173,8 @@ impl Loopback {
 }
 
 /// A chain at rest, for the route that asks it.
-fn chain() -> Arc<LocalChain> {
-    LocalChain::in_memory(GenesisSpec::new(Netuid(1), Hotkey([1; 32]))).unwrap()
+fn chain() -> Arc<EmbeddedChain> {
+    EmbeddedChain::in_memory(GenesisSpec::new(Netuid(1), Hotkey([1; 32]))).unwrap()
 }
 
 /// Serves any router on a free port.

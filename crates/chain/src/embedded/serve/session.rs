@@ -260,7 +260,7 @@ impl Topic {
             Self::RuntimeVersion => (Vec::new(), false),
             Self::Storage(values) => (changed(values, chain, block), false),
             Self::Extrinsic(hash) => {
-                let hash_of = |message: &Vec<u8>| crate::envelope::blake2_256(message);
+                let hash_of = |message: &Vec<u8>| crate::hash::blake2_256(message);
                 if block.extrinsics.iter().any(|one| hash_of(one) == *hash) {
                     let block = hex_text::encode(&block.hash);
                     let fate = vec![json!({ "inBlock": block }), json!({ "finalized": block })];

@@ -10,7 +10,7 @@ use crate::embedded::EmbeddedChain;
 use crate::embedded::execute::SPEC_NAME;
 use crate::embedded::extrinsic::{SPEC_VERSION, TRANSACTION_VERSION};
 use crate::embedded::store::View;
-use crate::envelope::blake2_256;
+use crate::hash::blake2_256;
 use crate::hex_text;
 
 /// Keys in one page, as in a real node.

@@ -40,7 +40,11 @@ pub(super) fn check_alone(op: &Op) -> Result<(), Reject> {
             }
             Ok(())
         }
-        Op::Register { .. } | Op::Serve(_) => Ok(()),
+        Op::Register { .. }
+        | Op::Serve(_)
+        | Op::Transfer { .. }
+        | Op::AddStake { .. }
+        | Op::SetParameter { .. } => Ok(()),
     }
 }
 
@@ -84,6 +88,8 @@ pub(super) fn check(op: &Op, signer: Hotkey, facts: &Facts) -> Result<(), Reject
             neuron.ok_or(Reject::NotRegistered)?,
             facts,
         ),
+        // Not the subnet's to judge.
+        Op::Transfer { .. } | Op::AddStake { .. } | Op::SetParameter { .. } => Ok(()),
     }
 }
 
@@ -141,9 +147,6 @@ fn check_weights(
         owner,
         ..
     } = &facts.metagraph;
-    if params.commit_reveal {
-        return Err(Reject::CommitRevealMode);
-    }
     if neuron.stake_rao < params.stake_threshold_rao {
         return Err(Reject::StakeTooLow);
     }

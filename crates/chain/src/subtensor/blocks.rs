@@ -1,0 +1,247 @@
+//! Blocks by head, number and hash, and waiting for the next one.
+//!
+//! A header's hash is computed here from its fields, so that number, parent and hash belong together
+//! whatever endpoint answered. Waiting polls the head a few times a block; a server that can hold an
+//! answer back until there is a block is asked to, and nothing depends on it. A head that stands
+//! still for ten block times is a broken endpoint: the next one is asked.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use connito_protocol::ids::{Block, BlockHash};
+use parity_scale_codec::{Compact, Encode as _};
+use serde_json::{Value as Json, json};
+use tokio::time::{Instant, sleep_until};
+
+use super::SubtensorChain;
+use super::json_rpc::{CallError, Question, ask, ask_all, misshapen};
+use crate::chain::{At, BlockRef};
+use crate::error::{ChainError, TransportError};
+use crate::hash::blake2_256;
+use crate::hex_text;
+use crate::rpc::RpcTransport;
+
+/// Block times without a new block after which the endpoint counts as stalled.
+const STALLED_AFTER_BLOCKS: u32 = 10;
+/// Polls per block time.
+const POLLS_PER_BLOCK: u32 = 4;
+/// Log items in one header. A real one has two.
+const MAX_LOGS: usize = 64;
+
+/// What a header says, as far as it is read.
+pub(super) fn read_header(header: &Json) -> Option<BlockRef> {
+    let bytes = |name: &str| -> Option<[u8; 32]> {
+        hex_text::decode(header.get(name)?.as_str()?)?
+            .try_into()
+            .ok()
+    };
+    let number = number_of(header.get("number")?)?;
+    let parent = bytes("parentHash")?;
+    let logs = header.get("digest")?.get("logs")?.as_array()?;
+    if logs.len() > MAX_LOGS {
+        return None;
+    }
+    let mut encoded = parent.to_vec();
+    Compact(u32::try_from(number).ok()?).encode_to(&mut encoded);
+    encoded.extend_from_slice(&bytes("stateRoot")?);
+    encoded.extend_from_slice(&bytes("extrinsicsRoot")?);
+    Compact(u32::try_from(logs.len()).ok()?).encode_to(&mut encoded);
+    for log in logs {
+        encoded.extend_from_slice(&hex_text::decode(log.as_str()?)?);
+    }
+    Some(BlockRef {
+        number: Block(number),
+        hash: BlockHash(blake2_256(&encoded)),
+        parent: BlockHash(parent),
+        timestamp_ms: None,
+    })
+}
+
+/// A number as nodes write it: hexadecimal with `0x`, or plain.
+fn number_of(value: &Json) -> Option<u64> {
+    match value {
+        Json::String(text) => u64::from_str_radix(text.strip_prefix("0x")?, 16).ok(),
+        value => value.as_u64(),
+    }
+}
+
+/// The hash in an answer; none if there is no such block.
+pub(super) fn read_hash(method: &str, answer: &Json) -> Result<Option<BlockHash>, ChainError> {
+    if answer.is_null() {
+        return Ok(None);
+    }
+    let hash = answer.as_str().and_then(hex_text::decode);
+    let hash: Option<[u8; 32]> = hash.and_then(|hash| hash.try_into().ok());
+    let hash = hash.ok_or_else(|| misshapen(method, "no block hash"))?;
+    Ok(Some(BlockHash(hash)))
+}
+
+impl<T: RpcTransport> SubtensorChain<T> {
+    /// The block that `at` stands for.
+    pub(super) async fn resolve(&self, at: At) -> Result<BlockRef, ChainError> {
+        match at {
+            At::Head => self.header(json!([]), at).await,
+            At::Finalized => {
+                const METHOD: &str = "chain_getFinalizedHead";
+                let answer = ask(&self.transport, Question::new(METHOD, json!([])));
+                let answer = answer.await.map_err(|error| error.at(Block(0)))?;
+                let hash = read_hash(METHOD, &answer)?.ok_or(ChainError::UnknownBlock(at))?;
+                self.by_hash(hash, at).await
+            }
+            At::Number(number) => {
+                const METHOD: &str = "chain_getBlockHash";
+                let answer = ask(&self.transport, Question::new(METHOD, json!([number.0])));
+                let answer = answer.await.map_err(|error| error.at(number))?;
+                let hash = read_hash(METHOD, &answer)?.ok_or(ChainError::UnknownBlock(at))?;
+                self.by_hash(hash, at).await
+            }
+            At::Hash(hash) => self.by_hash_anywhere(hash).await,
+        }
+    }
+
+    /// A block named by its hash is the same everywhere: an endpoint that lags behind is passed over.
+    async fn by_hash_anywhere(&self, hash: BlockHash) -> Result<BlockRef, ChainError> {
+        let at = At::Hash(hash);
+        let mut left = 0;
+        loop {
+            match self.by_hash(hash, at).await {
+                Err(ChainError::UnknownBlock(_)) if left != 1 => {
+                    let endpoints = self.transport.give_up("does not have a block");
+                    left = if left == 0 { endpoints } else { left - 1 };
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn by_hash(&self, hash: BlockHash, at: At) -> Result<BlockRef, ChainError> {
+        let block = self.header(json!([hex_text::encode(&hash.0)]), at).await?;
+        if block.hash == hash {
+            return Ok(block);
+        }
+        Err(misshapen(
+            "chain_getHeader",
+            format!("the header of {hash} has another hash"),
+        ))
+    }
+
+    async fn header(&self, params: Json, at: At) -> Result<BlockRef, ChainError> {
+        const METHOD: &str = "chain_getHeader";
+        let answer = ask(&self.transport, Question::new(METHOD, params)).await;
+        let header = match answer {
+            Err(CallError::NoBlock) | Ok(Json::Null) => return Err(ChainError::UnknownBlock(at)),
+            Err(error) => return Err(error.at(Block(0))),
+            Ok(header) => header,
+        };
+        read_header(&header).ok_or_else(|| misshapen(METHOD, "no header"))
+    }
+
+    /// The block after `after`, as soon as it exists.
+    pub(super) async fn await_block(
+        &self,
+        after: Block,
+        deadline: Duration,
+    ) -> Result<BlockRef, ChainError> {
+        let give_up = Instant::now() + deadline;
+        loop {
+            let asked = Instant::now();
+            let head = self.resolve(At::Head).await?;
+            if head.number == after.next() {
+                return Ok(head);
+            }
+            if head.number > after {
+                return self.resolve(At::Number(after.next())).await;
+            }
+            self.watch(head.number)?;
+            if Instant::now() >= give_up {
+                return Err(ChainError::Timeout(after.next()));
+            }
+            let pause = self.block_time() / POLLS_PER_BLOCK;
+            if self.holds_answers && give_up > asked {
+                let patience = give_up.duration_since(asked).min(self.block_time() * 2);
+                self.held(head.number, patience).await?;
+            } else {
+                sleep_until(give_up.min(asked + pause)).await;
+            }
+        }
+    }
+
+    /// Asks a server that can to answer when there is a block after `after`.
+    async fn held(&self, after: Block, patience: Duration) -> Result<(), ChainError> {
+        let timeout_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let question = Question::new(super::WAIT_METHOD, json!([after.0, timeout_ms]));
+        let answer = ask(&self.transport, question).await;
+        answer.map(|_| ()).map_err(|error| error.at(after))
+    }
+
+    /// Notes that the head was seen at `head` and the wanted block not there.
+    fn watch(&self, head: Block) -> Result<(), ChainError> {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let since = match *standing {
+            Some((seen, since)) if seen == head => since,
+            _ => standing.insert((head, now)).1,
+        };
+        if now.duration_since(since) < self.block_time() * STALLED_AFTER_BLOCKS {
+            return Ok(());
+        }
+        let endpoint = self.transport.endpoint().to_owned();
+        let problem = format!("no block after {head} for {STALLED_AFTER_BLOCKS} block times");
+        // The next endpoint gets its own time.
+        *standing = None;
+        self.transport.give_up(&problem);
+        Err(ChainError::Transport(TransportError {
+            endpoint,
+            problem,
+            retry: true,
+            source: None,
+        }))
+    }
+
+    /// The oldest block before `head` whose state can still be read, by halving.
+    pub(super) async fn oldest_readable(&self, head: Block) -> Option<Block> {
+        let (mut gone, mut there) = (0, head.0);
+        if self.readable(Block(gone)).await? {
+            return Some(Block(gone));
+        }
+        while gone + 1 < there {
+            let middle = gone + (there - gone) / 2;
+            match self.readable(Block(middle)).await? {
+                true => there = middle,
+                false => gone = middle,
+            }
+        }
+        Some(Block(there))
+    }
+
+    /// Whether the state of a block can be read; nothing if that cannot be told.
+    async fn readable(&self, number: Block) -> Option<bool> {
+        const METHOD: &str = "chain_getBlockHash";
+        let answer = ask(&self.transport, Question::new(METHOD, json!([number.0])));
+        let Some(hash) = read_hash(METHOD, &answer.await.ok()?).ok()? else {
+            return Some(false);
+        };
+        let params = json!([super::NUMBER_KEY, hex_text::encode(&hash.0)]);
+        match ask(&self.transport, Question::new("state_getStorage", params)).await {
+            Ok(_) => Some(true),
+            Err(CallError::Discarded | CallError::NoBlock) => Some(false),
+            Err(CallError::Other(_)) => None,
+        }
+    }
+
+    /// The extrinsics of a block, as bytes.
+    pub(super) async fn extrinsics(&self, block: BlockRef) -> Result<Vec<Vec<u8>>, ChainError> {
+        const METHOD: &str = "chain_getBlock";
+        let params = json!([hex_text::encode(&block.hash.0)]);
+        let answers = ask_all(&self.transport, vec![Question::new(METHOD, params)]).await;
+        let answers = answers.map_err(|error| error.at(block.number))?;
+        let listed = answers.first().and_then(|answer| {
+            let extrinsics = answer.get("block")?.get("extrinsics")?.as_array()?;
+            let bytes = extrinsics
+                .iter()
+                .map(|bytes| hex_text::decode(bytes.as_str()?));
+            bytes.collect::<Option<Vec<_>>>()
+        });
+        listed.ok_or_else(|| misshapen(METHOD, "no list of extrinsics"))
+    }
+}

@@ -1,0 +1,333 @@
+//! JSON-RPC as a Substrate node speaks it: requests, batches, and what its errors mean.
+//!
+//! A batch is one body, so that everything read about one block costs one round trip. Nodes and
+//! development tools phrase the same refusal in several ways (`"Custom error: 6"`, `{"Custom":6}`,
+//! `{"invalid":{"stale":null}}` in the message); all shapes that have been seen are read. An error
+//! that nobody expected names the method and is shown verbatim.
+
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+
+use connito_protocol::ids::Block;
+
+use crate::chain::At;
+use crate::error::{ChainError, PoolError, Reject, TransportError};
+use crate::rpc::RpcTransport;
+
+const BAD_FORMAT: i64 = 1_001;
+const TRAPPED: i64 = 1_002;
+const INVALID: i64 = 1_010;
+const BANNED: i64 = 1_012;
+const ALREADY_IMPORTED: i64 = 1_013;
+const PRIORITY_TOO_LOW: i64 = 1_014;
+const DROPPED: i64 = 1_016;
+/// What public endpoints answer to those who ask too often.
+const TOO_OFTEN: [i64; 2] = [-32_004, -32_005];
+
+/// One question.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    pub(super) method: &'static str,
+    pub(super) params: Json,
+}
+
+impl Question {
+    pub(super) fn new(method: &'static str, params: Json) -> Self {
+        Self { method, params }
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    id: Option<u64>,
+    #[serde(default)]
+    result: Json,
+    #[serde(default)]
+    error: Option<Refusal>,
+}
+
+/// A JSON-RPC error object.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Refusal {
+    pub(super) code: i64,
+    pub(super) message: String,
+    #[serde(default)]
+    pub(super) data: Option<Json>,
+}
+
+/// Why a question has no answer.
+#[derive(Debug)]
+pub(super) enum CallError {
+    /// The node knows the block but no longer its state.
+    Discarded,
+    /// The node does not know the block.
+    NoBlock,
+    /// Everything that has nothing to do with the block asked about.
+    Other(ChainError),
+}
+
+impl<E: Into<ChainError>> From<E> for CallError {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl CallError {
+    /// The error of a read at block `number`.
+    pub(super) fn at(self, number: Block) -> ChainError {
+        match self {
+            Self::Discarded => ChainError::Pruned {
+                wanted: number,
+                oldest: None,
+            },
+            Self::NoBlock => ChainError::UnknownBlock(At::Number(number)),
+            Self::Other(error) => error,
+        }
+    }
+}
+
+/// Asks one question.
+pub(super) async fn ask(
+    transport: &impl RpcTransport,
+    question: Question,
+) -> Result<Json, CallError> {
+    let method = question.method;
+    let answers = ask_all(transport, vec![question]).await?;
+    let mut answers = answers.into_iter();
+    Ok(answers
+        .next()
+        .ok_or_else(|| misshapen(method, "no answer"))?)
+}
+
+/// Asks several questions in one body; the answers come in the order of the questions.
+///
+/// The first refusal is the error of the whole.
+pub(super) async fn ask_all(
+    transport: &impl RpcTransport,
+    questions: Vec<Question>,
+) -> Result<Vec<Json>, CallError> {
+    let mut bodies: Vec<Json> = questions
+        .iter()
+        .enumerate()
+        .map(|(id, question)| {
+            json!({ "jsonrpc": "2.0", "id": id, "method": question.method, "params": question.params })
+        })
+        .collect();
+    let body = match bodies.len() {
+        1 => bodies.remove(0),
+        _ => Json::Array(bodies),
+    };
+    let bytes = transport.call(body.to_string().into_bytes()).await?;
+    let name = questions.first().map_or("nothing", |first| first.method);
+    let answers = read_answers(&bytes).map_err(|error| misshapen(name, error.to_string()))?;
+    let mut ordered: Vec<Option<Json>> = vec![None; questions.len()];
+    for answer in answers {
+        let place = usize::try_from(answer.id.unwrap_or(0)).unwrap_or(usize::MAX);
+        let Some(question) = questions.get(place) else {
+            return Err(misshapen(name, "an answer to no question").into());
+        };
+        if let Some(refusal) = answer.error {
+            return Err(refusal.meaning(question.method, transport.endpoint()));
+        }
+        ordered[place] = Some(answer.result);
+    }
+    let answered = questions.iter().zip(ordered);
+    answered
+        .map(|(question, answer)| {
+            answer.ok_or_else(|| misshapen(question.method, "no answer").into())
+        })
+        .collect()
+}
+
+fn read_answers(bytes: &[u8]) -> Result<Vec<Answer>, serde_json::Error> {
+    match serde_json::from_slice(bytes)? {
+        Json::Array(answers) => answers.into_iter().map(serde_json::from_value).collect(),
+        answer => serde_json::from_value(answer).map(|answer| vec![answer]),
+    }
+}
+
+/// The error of an answer that is not what the method answers.
+pub(super) fn misshapen(item: &str, detail: impl Into<String>) -> ChainError {
+    ChainError::Shape {
+        item: item.to_owned(),
+        spec: None,
+        detail: detail.into(),
+    }
+}
+
+impl Refusal {
+    fn meaning(self, method: &str, endpoint: &str) -> CallError {
+        let text = self.text();
+        if text.contains("already discarded") {
+            return CallError::Discarded;
+        }
+        if text.contains("unknownblock") || text.contains("unknown block") {
+            return CallError::NoBlock;
+        }
+        let meaning: ChainError = match self.code {
+            BAD_FORMAT | TRAPPED => PoolError::Undecodable(self.message).into(),
+            INVALID | BANNED | ALREADY_IMPORTED | PRIORITY_TOO_LOW | DROPPED => self.of_the_pool(),
+            code if TOO_OFTEN.contains(&code) => TransportError {
+                endpoint: endpoint.to_owned(),
+                problem: format!("asked too often: {}", self.message),
+                retry: true,
+                source: None,
+            }
+            .into(),
+            code => misshapen(method, format!("error {code}: {}", self.message)),
+        };
+        meaning.into()
+    }
+
+    fn text(&self) -> String {
+        let data = self.data.as_ref().map(Json::to_string);
+        format!("{} {}", self.message, data.unwrap_or_default()).to_lowercase()
+    }
+
+    fn of_the_pool(self) -> ChainError {
+        let text = self.text();
+        let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+        let refusal = match self.code {
+            ALREADY_IMPORTED => PoolError::AlreadyImported,
+            PRIORITY_TOO_LOW => PoolError::PriorityTooLow,
+            DROPPED => PoolError::Full,
+            BANNED => PoolError::Banned,
+            _ if says(&["custom"]) => match custom_code(&text) {
+                Some(code) => return Reject::from_custom(code).into(),
+                None => self.verbatim(),
+            },
+            _ if says(&["outdated", "stale"]) => PoolError::Stale,
+            _ if says(&["future"]) => PoolError::Future,
+            _ if says(&["bad signature", "badproof"]) => PoolError::BadProof,
+            _ if says(&["ancient birth", "ancientbirth"]) => PoolError::Outdated,
+            _ if says(&["payment", "pay some fees"]) => PoolError::CannotPay,
+            _ => self.verbatim(),
+        };
+        refusal.into()
+    }
+
+    fn verbatim(&self) -> PoolError {
+        let data = self.data.as_ref().map(|data| match data {
+            Json::String(text) => format!(": {text}"),
+            other => format!(": {other}"),
+        });
+        PoolError::Other {
+            code: self.code,
+            message: format!("{}{}", self.message, data.unwrap_or_default()),
+        }
+    }
+}
+
+/// The number after the word `custom`.
+fn custom_code(text: &str) -> Option<u8> {
+    let after = text.split_once("custom")?.1;
+    let digits = after.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let end = digits
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(digits.len());
+    digits[..end].parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(code: i64, message: &str, data: Option<Json>) -> ChainError {
+        let message = message.to_owned();
+        Refusal {
+            code,
+            message,
+            data,
+        }
+        .meaning("author_submitExtrinsic", "here")
+        .at(Block(7))
+    }
+
+    fn pool(code: i64, message: &str, data: Option<Json>) -> PoolError {
+        match read(code, message, data) {
+            ChainError::Pool(error) => error,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn every_refusal_of_the_pool_is_recognised() {
+        let invalid = |data: &str| pool(1_010, "Invalid Transaction", Some(json!(data)));
+        assert_eq!(invalid("Transaction is outdated"), PoolError::Stale);
+        assert_eq!(
+            invalid("Transaction will be valid in the future"),
+            PoolError::Future
+        );
+        assert_eq!(
+            invalid("Transaction has a bad signature"),
+            PoolError::BadProof
+        );
+        assert_eq!(
+            invalid("Transaction has an ancient birth block"),
+            PoolError::Outdated
+        );
+        let poor = "Inability to pay some fees (e.g. account balance too low)";
+        assert_eq!(invalid(poor), PoolError::CannotPay);
+        assert_eq!(pool(1_012, "banned", None), PoolError::Banned);
+        assert_eq!(pool(1_013, "", None), PoolError::AlreadyImported);
+        let low = "Priority is too low: (1 vs 1)";
+        assert_eq!(pool(1_014, low, None), PoolError::PriorityTooLow);
+        assert_eq!(pool(1_016, "Immediately Dropped", None), PoolError::Full);
+        assert!(matches!(
+            pool(1_002, "Verification Error: Runtime error", None),
+            PoolError::Undecodable(_)
+        ));
+    }
+
+    #[test]
+    fn the_shapes_of_development_nodes_are_read_too() {
+        let stale = pool(1_010, r#"{"invalid":{"stale":null}}"#, None);
+        assert_eq!(stale, PoolError::Stale);
+        let bad = pool(1_010, r#"{"invalid":{"badProof":null}}"#, None);
+        assert_eq!(bad, PoolError::BadProof);
+        let poor = pool(1_010, r#"{"invalid":{"payment":null}}"#, None);
+        assert_eq!(poor, PoolError::CannotPay);
+        let strange = pool(1_010, "custom error without a number", None);
+        assert!(matches!(strange, PoolError::Other { .. }));
+    }
+
+    #[test]
+    fn every_shape_of_a_custom_error_is_read() {
+        let shapes = [
+            ("Invalid Transaction", Some(json!("Custom error: 12"))),
+            ("", Some(json!("Invalid transaction with custom error: 12"))),
+            ("Invalid Transaction", Some(json!({ "Custom": 12 }))),
+            (r#"{"invalid":{"custom":12}}"#, None),
+        ];
+        for (message, data) in shapes {
+            let seen = read(1_010, message, data);
+            let limited = Reject::RateLimited { retry_at: None };
+            assert!(
+                matches!(&seen, ChainError::Rejected(reject) if *reject == limited),
+                "{seen}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_nobody_expected_names_the_method_and_is_shown_verbatim() {
+        let error = read(-5, "what?", None);
+        assert_eq!(
+            error.to_string(),
+            "the chain's answer to author_submitExtrinsic is not understood: error -5: what?"
+        );
+        assert!(matches!(
+            read(-32_004, "slow down", None),
+            ChainError::Transport(_)
+        ));
+        let pruned = "Client error: UnknownBlock: State already discarded for 0x12";
+        assert!(matches!(
+            read(4_003, pruned, None),
+            ChainError::Pruned {
+                wanted: Block(7),
+                oldest: None
+            }
+        ));
+    }
+}

@@ -1,0 +1,224 @@
+//! Reading storage at one block: keys by name, one round trip for many, nothing from anywhere else.
+//!
+//! A [`View`] is a block and the runtime that governed it. Whatever it reads is of that block's hash;
+//! a node that no longer has the state makes the read fail, and no other block takes its place.
+
+use serde_json::{Value as Json, json};
+
+use super::json_rpc::{CallError, Question, ask, ask_all, misshapen};
+use crate::chain::BlockRef;
+use crate::error::ChainError;
+use crate::hex_text;
+use crate::rpc::RpcTransport;
+use crate::runtime::{Runtime, Value};
+
+/// Keys in one `state_queryStorageAt`.
+const KEYS_PER_QUESTION: usize = 512;
+/// Keys in one page of a listing: the most that nodes give.
+const KEYS_PER_PAGE: usize = 1_000;
+/// Pages of one listing: a subnet's items have a few hundred entries.
+const MAX_PAGES: usize = 64;
+
+/// The state after one block.
+#[derive(Debug)]
+pub(super) struct View<'a, T> {
+    pub(super) transport: &'a T,
+    pub(super) block: BlockRef,
+    pub(super) runtime: Runtime,
+}
+
+/// Entries to read together.
+#[derive(Debug, Default)]
+pub(super) struct Wanted(Vec<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    pallet: &'static str,
+    item: &'static str,
+    key: Vec<u8>,
+}
+
+/// The place of an entry among those wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place(usize);
+
+/// What the wanted entries hold.
+#[derive(Debug)]
+pub(super) struct Found {
+    runtime: Runtime,
+    entries: Vec<(Entry, Option<Vec<u8>>)>,
+}
+
+impl<T: RpcTransport> View<'_, T> {
+    fn hash(&self) -> String {
+        hex_text::encode(&self.block.hash.0)
+    }
+
+    fn at(&self, error: CallError) -> ChainError {
+        error.at(self.block.number)
+    }
+
+    /// Adds an entry to those wanted.
+    pub(super) fn want(
+        &self,
+        wanted: &mut Wanted,
+        (pallet, item): (&'static str, &'static str),
+        keys: &[Value],
+    ) -> Result<Place, ChainError> {
+        let key = self.runtime.storage_key(pallet, item, keys)?;
+        wanted.0.push(Entry { pallet, item, key });
+        Ok(Place(wanted.0.len() - 1))
+    }
+
+    /// Reads everything wanted in one body.
+    pub(super) async fn read(&self, wanted: Wanted) -> Result<Found, ChainError> {
+        let questions = wanted.0.chunks(KEYS_PER_QUESTION).map(|entries| {
+            let keys: Vec<String> = entries.iter().map(|e| hex_text::encode(&e.key)).collect();
+            Question::new("state_queryStorageAt", json!([keys, self.hash()]))
+        });
+        let answers = ask_all(self.transport, questions.collect()).await;
+        let mut values = std::collections::BTreeMap::new();
+        for answer in answers.map_err(|error| self.at(error))? {
+            for (key, value) in changes(&answer)
+                .ok_or_else(|| misshapen("state_queryStorageAt", "no list of changes"))?
+            {
+                values.insert(key, value);
+            }
+        }
+        let entries = wanted.0.into_iter().map(|entry| {
+            let value = values.get(&entry.key).cloned().flatten();
+            (entry, value)
+        });
+        Ok(Found {
+            runtime: self.runtime.clone(),
+            entries: entries.collect(),
+        })
+    }
+
+    /// One entry.
+    pub(super) async fn value(
+        &self,
+        item: (&'static str, &'static str),
+        keys: &[Value],
+    ) -> Result<Option<Value>, ChainError> {
+        let mut wanted = Wanted::default();
+        let place = self.want(&mut wanted, item, keys)?;
+        self.read(wanted).await?.value(place)
+    }
+
+    /// Every entry whose keys begin with `keys`: all of its keys, and its value.
+    pub(super) async fn entries(
+        &self,
+        (pallet, item): (&'static str, &'static str),
+        keys: &[Value],
+    ) -> Result<Vec<(Vec<Value>, Value)>, ChainError> {
+        let prefix = self.runtime.storage_key(pallet, item, keys)?;
+        let mut wanted = Wanted::default();
+        for key in self.keys(&prefix).await? {
+            wanted.0.push(Entry { pallet, item, key });
+        }
+        let found = self.read(wanted).await?;
+        let mut entries = Vec::with_capacity(found.entries.len());
+        for (place, (entry, _)) in found.entries.iter().enumerate() {
+            let keys = self.runtime.storage_keys_of(pallet, item, &entry.key)?;
+            if let Some(value) = found.value(Place(place))? {
+                entries.push((keys, value));
+            }
+        }
+        Ok(entries)
+    }
+
+    async fn keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, ChainError> {
+        const METHOD: &str = "state_getKeysPaged";
+        let mut all: Vec<Vec<u8>> = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let start = all.last().map(|key| hex_text::encode(key));
+            let params = json!([hex_text::encode(prefix), KEYS_PER_PAGE, start, self.hash()]);
+            let page = ask(self.transport, Question::new(METHOD, params)).await;
+            let page = page.map_err(|error| self.at(error))?;
+            let keys = page.as_array().and_then(|keys| {
+                let keys = keys.iter().map(|key| hex_text::decode(key.as_str()?));
+                keys.collect::<Option<Vec<_>>>()
+            });
+            let keys = keys.ok_or_else(|| misshapen(METHOD, "no list of keys"))?;
+            let last = keys.len() < KEYS_PER_PAGE;
+            // A page that does not go on where the last one ended would never end.
+            if keys
+                .iter()
+                .any(|key| all.last().is_some_and(|last| key <= last))
+            {
+                return Err(misshapen(METHOD, "the page repeats keys"));
+            }
+            all.extend(keys.into_iter().filter(|key| key.starts_with(prefix)));
+            if last {
+                return Ok(all);
+            }
+        }
+        Err(misshapen(METHOD, "more keys than a subnet has"))
+    }
+}
+
+/// `[{ block, changes: [[key, value or null], …] }]`.
+fn changes(answer: &Json) -> Option<Vec<(Vec<u8>, Option<Vec<u8>>)>> {
+    let sets = answer.as_array()?;
+    let mut all = Vec::new();
+    for set in sets {
+        for change in set.get("changes")?.as_array()? {
+            let key = hex_text::decode(change.get(0)?.as_str()?)?;
+            let value = match change.get(1)? {
+                Json::Null => None,
+                value => Some(hex_text::decode(value.as_str()?)?),
+            };
+            all.push((key, value));
+        }
+    }
+    Some(all)
+}
+
+impl Found {
+    /// The value, or what the item stands for where nothing was written.
+    pub(super) fn value(&self, place: Place) -> Result<Option<Value>, ChainError> {
+        let (entry, bytes) = &self.entries[place.0];
+        let value = self
+            .runtime
+            .storage_value(entry.pallet, entry.item, bytes.as_deref())?;
+        Ok(value)
+    }
+
+    /// What `read` makes of the value; an item without one or of another shape is an error.
+    pub(super) fn get<R>(
+        &self,
+        place: Place,
+        read: impl FnOnce(&Value) -> Option<R>,
+    ) -> Result<R, ChainError> {
+        let value = self.value(place)?;
+        let value = value.as_ref().and_then(read);
+        value.ok_or_else(|| self.unexpected(place))
+    }
+
+    /// As [`Self::get`], for items that may be without a value.
+    pub(super) fn maybe<R>(
+        &self,
+        place: Place,
+        read: impl FnOnce(&Value) -> Option<R>,
+    ) -> Result<Option<R>, ChainError> {
+        let value = self.value(place)?;
+        // An optional value is shown as what it holds.
+        let Some(value) = value else { return Ok(None) };
+        read(&value).map(Some).ok_or_else(|| self.unexpected(place))
+    }
+
+    /// An unsigned number.
+    pub(super) fn number<N: TryFrom<u128>>(&self, place: Place) -> Result<N, ChainError> {
+        self.get(place, Value::number)
+    }
+
+    fn unexpected(&self, place: Place) -> ChainError {
+        let (entry, bytes) = &self.entries[place.0];
+        let detail = match bytes {
+            None => "it has no value".to_owned(),
+            Some(bytes) => format!("unexpected value of {} bytes", bytes.len()),
+        };
+        misshapen(&format!("{}.{}", entry.pallet, entry.item), detail)
+    }
+}

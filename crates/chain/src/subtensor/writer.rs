@@ -1,0 +1,485 @@
+//! How an operation is brought into a block: one at a time per signer, followed until its fate is
+//! known.
+//!
+//! ```text
+//! read head and subnet at one block → preflight → nonce, era → sign → send
+//!   → look for the extrinsic in every new block of its era → its events → its effect → receipt
+//! ```
+//!
+//! Signers do not wait for each other; two operations of one signer never compete for a nonce. What
+//! was sent is remembered until its fate is known, so that a repeated or dropped call takes up the
+//! same extrinsic; after a restart, an effect that is already there is not asked for again. "Entered
+//! the pool" is never taken for success, and silence only for failure once the era has passed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use connito_protocol::ids::{Block, Hotkey};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::SubtensorChain;
+use super::calls;
+use super::json_rpc::{Question, ask, misshapen};
+use super::metagraph::{PALLET, metagraph, subnet};
+use super::preflight::{self, Facts};
+use super::sealing::{self, Sealed, SignedWeights};
+use super::view::View;
+use crate::chain::{At, BlockRef, Confirmation, Receipt, RevealPlan};
+use crate::error::{ChainError, PoolError, Reject};
+use crate::hash::blake2_256;
+use crate::hex_text;
+use crate::keys::Signer;
+use crate::operation::{Op, OperationId};
+use crate::rpc::RpcTransport;
+use crate::runtime::{Era, SignedExtrinsic, SigningTerms, Value};
+
+/// Blocks in which an operation may land. Long enough for a slow block or two; short enough that the
+/// fate of an operation is known within a phase of a cycle.
+const ERA_BLOCKS: u64 = 16;
+/// How far behind the head an era begins: a fork of fewer blocks leaves the signature good.
+const ANCHOR_DEPTH: u64 = 2;
+/// How often a nonce that somebody else was faster with is replaced.
+const NONCE_ATTEMPTS: u32 = 3;
+/// Block times granted beyond the last block before the fate is called unknown.
+const GRACE_BLOCKS: u64 = 10;
+
+/// One lane per signer: the operation it waits for, if any.
+#[derive(Debug, Default)]
+pub(super) struct Lanes(Mutex<BTreeMap<Hotkey, Lane>>);
+
+type Lane = Arc<tokio::sync::Mutex<Option<Sent>>>;
+
+impl Lanes {
+    fn of(&self, signer: Hotkey) -> Lane {
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(lanes.entry(signer).or_default())
+    }
+}
+
+/// An operation under way.
+#[derive(Debug, Clone)]
+struct Sent {
+    op: Op,
+    extrinsic: SignedExtrinsic,
+    reveal: Option<RevealPlan>,
+    /// The last block that can include it.
+    last: Block,
+    /// The newest block known not to include it.
+    looked_until: Block,
+}
+
+impl Sent {
+    fn unknown(&self) -> ChainError {
+        ChainError::Unknown {
+            operation: OperationId(self.extrinsic.hash),
+            until_block: self.last,
+        }
+    }
+}
+
+/// What a block says about an extrinsic.
+#[derive(Debug)]
+struct Outcome {
+    block: BlockRef,
+    index: u32,
+    failure: Option<Reject>,
+}
+
+impl<T: RpcTransport> SubtensorChain<T> {
+    pub(super) async fn write(&self, signer: &dyn Signer, op: Op) -> Result<Receipt, ChainError> {
+        preflight::check_alone(&op)?;
+        let lane = self.lanes.of(signer.hotkey());
+        let mut under_way = lane.lock().await;
+        if let Some(sent) = under_way.as_mut().filter(|sent| sent.op == op) {
+            // It may not have reached the pool; if it did, the pool says so and nothing happens.
+            let _ = self.send(&sent.extrinsic).await;
+            if let Some(outcome) = self.follow(sent).await? {
+                return self
+                    .settle(signer.hotkey(), Some(outcome), &mut under_way)
+                    .await;
+            }
+            // Its last block has passed without it: a new one cannot double it.
+        }
+        if let Some(receipt) = self.sign_and_send(signer, &op, &mut under_way).await? {
+            return Ok(receipt);
+        }
+        let outcome = match under_way.as_mut() {
+            Some(sent) => self.follow(sent).await?,
+            None => None,
+        };
+        self.settle(signer.hotkey(), outcome, &mut under_way).await
+    }
+
+    /// Forgets the operation once its fate is known and could be told.
+    async fn settle(
+        &self,
+        signer: Hotkey,
+        outcome: Option<Outcome>,
+        under_way: &mut Option<Sent>,
+    ) -> Result<Receipt, ChainError> {
+        let result = match (outcome, under_way.as_ref()) {
+            (Some(outcome), Some(sent)) => self.conclude(signer, sent, outcome).await,
+            (None, Some(lapsed)) => Err(lapsed.unknown()),
+            (_, None) => Err(PoolError::Stale.into()),
+        };
+        if !matches!(result, Err(ChainError::Transport(_))) {
+            *under_way = None;
+        }
+        result
+    }
+
+    /// Leaves the operation in `under_way` before the first byte goes out; a receipt if the chain
+    /// already shows what is asked for.
+    async fn sign_and_send(
+        &self,
+        signer: &dyn Signer,
+        op: &Op,
+        under_way: &mut Option<Sent>,
+    ) -> Result<Option<Receipt>, ChainError> {
+        let mut refused = PoolError::Stale;
+        for _ in 0..NONCE_ATTEMPTS {
+            let head = self.resolve(At::Head).await?;
+            let view = self.view(head).await?;
+            if let Some(receipt) = self.already(&view, signer.hotkey(), op).await? {
+                return Ok(Some(receipt));
+            }
+            let facts = self.facts(&view, signer.hotkey(), op).await?;
+            if let Some(facts) = &facts {
+                preflight::check(op, signer.hotkey(), facts)?;
+            }
+            let sent = under_way.insert(self.sign(&view, signer, op).await?);
+            match self.send(&sent.extrinsic).await {
+                Ok(()) | Err(ChainError::Pool(PoolError::AlreadyImported)) => return Ok(None),
+                Err(ChainError::Pool(
+                    again @ (PoolError::Stale
+                    | PoolError::Future
+                    | PoolError::PriorityTooLow
+                    | PoolError::Banned
+                    | PoolError::Outdated),
+                )) => (refused, *under_way) = (again, None),
+                // No answer: it may be in the pool all the same.
+                Err(error @ ChainError::Transport(_)) => return Err(error),
+                Err(ChainError::Rejected(reject)) => {
+                    *under_way = None;
+                    return Err(completed(reject, op, signer.hotkey(), facts.as_ref()).into());
+                }
+                Err(error) => {
+                    *under_way = None;
+                    return Err(error);
+                }
+            }
+        }
+        Err(refused.into())
+    }
+
+    async fn sign(
+        &self,
+        view: &View<'_, T>,
+        signer: &dyn Signer,
+        op: &Op,
+    ) -> Result<Sent, ChainError> {
+        let sealed = self.sealed(view, signer.hotkey(), op).await?;
+        let call = calls::encode(&view.runtime, self.identity.netuid, op, sealed.as_ref())?;
+        let anchor = Block(view.block.number.0.saturating_sub(ANCHOR_DEPTH));
+        let anchor = self.resolve(At::Number(anchor)).await?;
+        let era = Era::Mortal {
+            period: ERA_BLOCKS,
+            current: anchor.number.0,
+            hash: anchor.hash.0,
+        };
+        let terms = SigningTerms {
+            genesis: self.identity.genesis.0,
+            nonce: self.next_nonce(signer.hotkey()).await?,
+            tip: 0,
+            era,
+        };
+        Ok(Sent {
+            op: op.clone(),
+            extrinsic: view.runtime.sign(signer, &call, &terms)?,
+            reveal: sealed.map(|sealed| sealed.plan),
+            last: Block(era.last_block().unwrap_or(u64::MAX)),
+            looked_until: view.block.number,
+        })
+    }
+
+    /// The weights, sealed, where the subnet wants them so.
+    async fn sealed(
+        &self,
+        view: &View<'_, T>,
+        signer: Hotkey,
+        op: &Op,
+    ) -> Result<Option<Sealed>, ChainError> {
+        let Op::SetWeights {
+            weights,
+            version_key,
+        } = op
+        else {
+            return Ok(None);
+        };
+        let netuid = self.identity.netuid;
+        let subnet = subnet(view, netuid).await?;
+        if !subnet.params.commit_reveal {
+            return Ok(None);
+        }
+        let weights = SignedWeights {
+            signer,
+            weights,
+            version_key: *version_key,
+        };
+        let block_time_ms = self.identity.block_time_ms;
+        sealing::seal(view, netuid, subnet.schedule, block_time_ms, weights)
+            .await
+            .map(Some)
+    }
+
+    async fn send(&self, extrinsic: &SignedExtrinsic) -> Result<(), ChainError> {
+        let params = json!([hex_text::encode(&extrinsic.bytes)]);
+        let question = Question::new("author_submitExtrinsic", params);
+        let answer = ask(&self.transport, question).await;
+        answer.map(|_| ()).map_err(|error| error.at(Block(0)))
+    }
+
+    /// The nonce of the account's next operation, counting those that wait in the pool.
+    async fn next_nonce(&self, account: Hotkey) -> Result<u64, ChainError> {
+        const METHOD: &str = "system_accountNextIndex";
+        let question = Question::new(METHOD, json!([account.to_string()]));
+        let answer = ask(&self.transport, question).await;
+        let answer = answer.map_err(|error| error.at(Block(0)))?;
+        answer.as_u64().ok_or_else(|| misshapen(METHOD, "no nonce"))
+    }
+
+    /// What is known about the subnet before signing; nothing for what does not concern it.
+    async fn facts(
+        &self,
+        view: &View<'_, T>,
+        signer: Hotkey,
+        op: &Op,
+    ) -> Result<Option<Facts>, ChainError> {
+        if matches!(
+            op,
+            Op::Transfer { .. } | Op::AddStake { .. } | Op::SetParameter { .. }
+        ) {
+            return Ok(None);
+        }
+        let netuid = self.identity.netuid;
+        let metagraph = metagraph(view, netuid).await?;
+        let used_space = match op {
+            Op::Commit(_) => {
+                let keys = [netuid.0.into(), signer.0.into()];
+                let used = view.value(("Commitments", "UsedSpaceOf"), &keys).await?;
+                let number = |name: &str| used.as_ref()?.field(name)?.number::<u64>();
+                match number("last_epoch") {
+                    Some(epoch) if epoch == metagraph.epoch.index => number("used_space"),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        Ok(Some(Facts {
+            next: view.block.number.next(),
+            metagraph,
+            used_space: used_space.unwrap_or(0),
+        }))
+    }
+
+    /// The receipt of a record or an endpoint that the chain shows already, written so recently that
+    /// it is this very operation, sent before a restart or lost in a fork.
+    async fn already(
+        &self,
+        view: &View<'_, T>,
+        signer: Hotkey,
+        op: &Op,
+    ) -> Result<Option<Receipt>, ChainError> {
+        let keys = [self.identity.netuid.0.into(), signer.0.into()];
+        let written = match op {
+            Op::Commit(fields) => {
+                let record = view.value(("Commitments", "CommitmentOf"), &keys).await?;
+                let record = record.as_ref().and_then(super::commitments::record_of);
+                record
+                    .filter(|(_, written)| written == fields)
+                    .map(|(block, _)| block)
+            }
+            Op::Serve(endpoint) => {
+                let axon = view.value((PALLET, "Axons"), &keys).await?;
+                let axon = axon.as_ref().and_then(super::metagraph::axon_of);
+                axon.filter(|axon| axon.endpoint == Some(*endpoint))
+                    .map(|axon| axon.served_at)
+            }
+            _ => None,
+        };
+        let recent = |block: &Block| block.0 + ERA_BLOCKS > view.block.number.0 && block.0 > 0;
+        let Some(block) = written.filter(recent) else {
+            return Ok(None);
+        };
+        let included = self.resolve(At::Number(block)).await?;
+        let written = self.written_by(included, signer, op).await?;
+        Ok(written.map(|(operation, index)| Receipt {
+            operation,
+            included,
+            index,
+            confirmed_by: Confirmation::Effect,
+            reveal: None,
+        }))
+    }
+
+    /// The extrinsic of this block by which `signer` did what `op` asks for.
+    async fn written_by(
+        &self,
+        block: BlockRef,
+        signer: Hotkey,
+        op: &Op,
+    ) -> Result<Option<(OperationId, u32)>, ChainError> {
+        let (pallet, names, who): (_, &[&str], _) = match op {
+            Op::Commit(_) => ("Commitments", &["Commitment", "TimelockCommitment"], "who"),
+            _ => (PALLET, &["AxonServed"], "hotkey"),
+        };
+        let events = self.events(block).await?;
+        let index = events.iter().rev().find_map(|event| {
+            let named = event.pallet == pallet && names.contains(&&*event.name);
+            let account = event
+                .fields
+                .field(who)
+                .or_else(|| event.fields.items()?.get(1));
+            let mine = account.and_then(Value::as_hotkey) == Some(signer);
+            (named && mine).then_some(event.extrinsic?)
+        });
+        let Some(index) = index else { return Ok(None) };
+        let extrinsics = self.extrinsics(block).await?;
+        let bytes = usize::try_from(index)
+            .ok()
+            .and_then(|place| extrinsics.get(place));
+        Ok(bytes.map(|bytes| (OperationId(blake2_256(bytes)), index)))
+    }
+
+    /// Looks through every block up to the operation's last one. Nothing means that it did not land
+    /// and cannot any more. Transport failures are sat out for as long as it can matter.
+    async fn follow(&self, sent: &mut Sent) -> Result<Option<Outcome>, ChainError> {
+        let blocks = sent.last.0.saturating_sub(sent.looked_until.0) + GRACE_BLOCKS;
+        let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+        let give_up = Instant::now() + self.block_time().saturating_mul(blocks);
+        while sent.looked_until < sent.last {
+            match self.look(sent, give_up).await {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => sent.looked_until = sent.looked_until.next(),
+                Err(ChainError::Transport(error)) if error.retry && Instant::now() < give_up => {
+                    tracing::warn!(target: "chain::writer", %error, "following an operation");
+                    sleep(self.block_time() / 2).await;
+                }
+                Err(ChainError::Transport(_) | ChainError::Timeout(_)) => {
+                    return Err(sent.unknown());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks into the next block, waiting for it first.
+    async fn look(&self, sent: &Sent, give_up: Instant) -> Result<Option<Outcome>, ChainError> {
+        let patience = give_up.duration_since(Instant::now());
+        let block = self.await_block(sent.looked_until, patience).await?;
+        let extrinsics = self.extrinsics(block).await?;
+        let place = extrinsics
+            .iter()
+            .position(|bytes| *bytes == sent.extrinsic.bytes);
+        let Some(index) = place.and_then(|place| u32::try_from(place).ok()) else {
+            return Ok(None);
+        };
+        let failure = self.failure(block, index).await?;
+        Ok(Some(Outcome {
+            block,
+            index,
+            failure,
+        }))
+    }
+
+    /// Why the extrinsic at `index` failed, if it did: by the names of the block's own runtime.
+    async fn failure(&self, block: BlockRef, index: u32) -> Result<Option<Reject>, ChainError> {
+        let runtime = self.runtime_at(block).await?;
+        for event in self.events(block).await? {
+            if event.extrinsic != Some(index) || event.pallet != "System" {
+                continue;
+            }
+            match &*event.name {
+                "ExtrinsicSuccess" => return Ok(None),
+                "ExtrinsicFailed" => {
+                    let error = event.fields.field("dispatch_error");
+                    let error = error.or_else(|| event.fields.items()?.first());
+                    let failure = error.map(|error| runtime.dispatch_error(error));
+                    let failure =
+                        failure.ok_or_else(|| misshapen("System.ExtrinsicFailed", "no error"))?;
+                    return Ok(Some(Reject::from_dispatch(&failure.pallet, &failure.name)));
+                }
+                _ => {}
+            }
+        }
+        Err(misshapen(
+            "System.Events",
+            format!("nothing about extrinsic {index} of block {}", block.number),
+        ))
+    }
+
+    async fn conclude(
+        &self,
+        signer: Hotkey,
+        sent: &Sent,
+        outcome: Outcome,
+    ) -> Result<Receipt, ChainError> {
+        let view = self.view(outcome.block).await?;
+        if let Some(reject) = outcome.failure {
+            // The figures are a courtesy; without them the rejection still stands.
+            let facts = self.facts(&view, signer, &sent.op).await.ok().flatten();
+            return Err(completed(reject, &sent.op, signer, facts.as_ref()).into());
+        }
+        let shown = self.shows(&view, signer, &sent.op).await?;
+        Ok(Receipt {
+            operation: OperationId(sent.extrinsic.hash),
+            included: outcome.block,
+            index: outcome.index,
+            confirmed_by: if shown {
+                Confirmation::Effect
+            } else {
+                Confirmation::Outcome
+            },
+            reveal: sent.reveal,
+        })
+    }
+
+    /// Whether the state after the including block is what the operation asked for.
+    async fn shows(&self, view: &View<'_, T>, signer: Hotkey, op: &Op) -> Result<bool, ChainError> {
+        let netuid = self.identity.netuid;
+        if let Op::Commit(fields) = op {
+            let keys = [netuid.0.into(), signer.0.into()];
+            let record = view.value(("Commitments", "CommitmentOf"), &keys).await?;
+            let record = record.as_ref().and_then(super::commitments::record_of);
+            return Ok(
+                record.is_some_and(|(block, shown)| block == view.block.number && shown == *fields)
+            );
+        }
+        if matches!(
+            op,
+            Op::Transfer { .. } | Op::AddStake { .. } | Op::SetParameter { .. }
+        ) {
+            return Ok(false);
+        }
+        let metagraph = metagraph(view, netuid).await?;
+        let neuron = metagraph.neuron(signer);
+        Ok(match op {
+            Op::Register { hotkey, .. } => {
+                let neuron = metagraph.neuron(*hotkey);
+                neuron.is_some_and(|neuron| neuron.registered_at == view.block.number)
+            }
+            Op::Serve(endpoint) => neuron.is_some_and(|n| n.endpoint == Some(*endpoint)),
+            Op::SetWeights { .. } => neuron.is_some_and(|n| n.last_update == view.block.number),
+            _ => false,
+        })
+    }
+}
+
+fn completed(reject: Reject, op: &Op, signer: Hotkey, facts: Option<&Facts>) -> Reject {
+    match facts {
+        Some(facts) => preflight::complete(reject, op, signer, facts),
+        None => reject,
+    }
+}
