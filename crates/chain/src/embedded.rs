@@ -136,6 +136,7 @@ pub struct EmbeddedChain {
     history: RwLock<History>,
     head: watch::Sender<Block>,
     arrival: Notify,
+    described: serve::Described,
 }
 
 impl EmbeddedChain {
@@ -201,6 +202,7 @@ impl EmbeddedChain {
             history: RwLock::new(history),
             head,
             arrival: Notify::new(),
+            described: serve::Described::default(),
         })
     }
 

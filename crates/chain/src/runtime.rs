@@ -29,6 +29,7 @@ mod events;
 mod extrinsic;
 mod layout;
 mod metadata;
+mod serve;
 mod shapes;
 mod storage;
 mod types;

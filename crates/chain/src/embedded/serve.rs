@@ -16,6 +16,7 @@ mod params;
 mod runtime_api;
 mod session;
 mod state;
+mod subnets;
 mod system;
 
 use std::time::Duration;
@@ -28,6 +29,7 @@ use super::EmbeddedChain;
 use failure::Failure;
 use params::Params;
 
+pub(super) use runtime_api::Described;
 pub use session::Session;
 
 /// Requests in one batch.

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::params::{Params, bytes_of};
-use super::runtime_api;
 use crate::embedded::EmbeddedChain;
 use crate::embedded::execute::SPEC_NAME;
 use crate::embedded::extrinsic::{SPEC_VERSION, TRANSACTION_VERSION};
@@ -118,8 +117,8 @@ impl EmbeddedChain {
         let at = params.at()?;
         params.end()?;
         self.block_at(at)?;
-        let metadata = runtime_api::metadata_v14()?;
-        Ok(json!(hex_text::encode(&metadata)))
+        let metadata = self.described.metadata(self.identity.block_time_ms);
+        Ok(json!(hex_text::encode(metadata)))
     }
 
     pub(super) fn call_runtime(&self, mut params: Params) -> Result<Value, Failure> {
@@ -129,7 +128,8 @@ impl EmbeddedChain {
         params.end()?;
         let block = self.block_at(at)?;
         let answer = self.read(Some(block.hash), |state| {
-            runtime_api::call(&state, &method, &data)
+            let block_time = self.identity.block_time_ms;
+            self.described.call(&state, block_time, (&method, &data))
         })??;
         Ok(json!(hex_text::encode(&answer)))
     }
