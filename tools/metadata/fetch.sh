@@ -7,7 +7,7 @@ set -euo pipefail
 fetch_bittensor() {
     local version=$1 sum=$2 folder=$3
     local archive=$folder/bittensor-$version.tar.gz
-    python3 -m pip download --quiet --no-deps --no-build-isolation --no-binary bittensor \
+    python3 -m pip download --quiet --no-deps --no-binary bittensor \
         --dest "$folder" "bittensor==$version"
     echo "$sum  $archive" | sha256sum --check --quiet
     tar --extract --gzip --file "$archive" --directory "$folder"

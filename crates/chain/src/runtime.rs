@@ -85,8 +85,8 @@ pub enum RuntimeError {
         /// Its number.
         id: u32,
     },
-    /// A newtype of itself.
-    #[error("type {id} of the runtime metadata contains nothing but itself")]
+    /// A newtype of itself, or of newtypes without end.
+    #[error("type {id} of the runtime metadata is a newtype without end")]
     EndlessType {
         /// Its number.
         id: u32,

@@ -13,6 +13,9 @@ use scale_info::{PortableRegistry, TypeDef, TypeDefPrimitive};
 
 use super::RuntimeError;
 
+/// Newtypes of newtypes. Real runtimes have three.
+const MAX_NEWTYPES: usize = 32;
+
 /// A type, by its place in [`Types`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TypeId(usize);
@@ -95,12 +98,20 @@ impl Types {
         &self.types[id.0]
     }
 
-    /// Whether a type takes no bytes at all. `depth` bounds what hostile metadata may nest.
-    pub(super) fn is_empty(&self, id: TypeId, depth: usize) -> bool {
-        let below = |id: &TypeId| depth > 0 && self.is_empty(*id, depth - 1);
+    /// Whether a type takes no bytes at all. One that would take long to tell is said to take some.
+    pub(super) fn is_empty(&self, id: TypeId) -> bool {
+        // Units inside units inside units: hostile types could make this walk exponential.
+        self.is_empty_within(id, &mut 1_000)
+    }
+
+    fn is_empty_within(&self, id: TypeId, steps: &mut u32) -> bool {
+        let Some(fewer) = steps.checked_sub(1) else {
+            return false;
+        };
+        *steps = fewer;
         match self.get(id) {
-            Type::Composite(fields) => fields.types().all(|id| below(&id)),
-            Type::Array(count, of) => *count == 0 || below(of),
+            Type::Composite(fields) => fields.types().all(|id| self.is_empty_within(id, steps)),
+            Type::Array(count, of) => *count == 0 || self.is_empty_within(*of, steps),
             _ => false,
         }
     }
@@ -139,7 +150,7 @@ fn place(places: &[TypeId], id: u32) -> Result<TypeId, RuntimeError> {
 /// Follows newtypes to what they hold.
 fn innermost(registry: &PortableRegistry, outermost: usize) -> Result<TypeId, RuntimeError> {
     let mut id = outermost;
-    for _ in 0..=registry.types.len() {
+    for _ in 0..MAX_NEWTYPES {
         let entry = registry.types.get(id).ok_or(RuntimeError::UnknownType {
             id: u32::try_from(id).unwrap_or(u32::MAX),
         })?;
