@@ -16,8 +16,9 @@
 //! The receiver decides in this order: shape of the headers, receiver, age, signature, replay. The
 //! first two steps and the age need no body ([`Verifier::admit`]), so a stranger's body need not
 //! be read; the body's hash is an argument, so a large body can be hashed while it streams. Time is
-//! an argument everywhere. The dialect allows ed25519 too; this implementation signs and accepts
-//! sr25519 only and calls the other scheme malformed, never trying one scheme for the other.
+//! an argument everywhere. The dialect knows two schemes, sr25519 and ed25519. A signature is judged
+//! under the one that its request names, or sr25519 where it names none, and never under the other;
+//! requests made here are signed with sr25519.
 
 mod headers;
 mod replay;
@@ -27,15 +28,13 @@ use sha2::{Digest, Sha256};
 
 use crate::keys::{self, Signer};
 
-pub use headers::Headers;
+pub use headers::{Headers, Scheme};
 pub use replay::ReplayStore;
 
 /// How old a nonce may be, in nanoseconds.
 pub const MAX_AGE_NS: u64 = 10_000_000_000;
 /// How far ahead of the receiver's clock a nonce may be, in nanoseconds.
 pub const MAX_AHEAD_NS: u64 = 2_000_000_000;
-
-const SCHEME: &str = "sr25519";
 
 /// Why a request is not believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +91,7 @@ pub fn sign(
         sender: signer.hotkey(),
         receiver,
         nonce,
+        scheme: Scheme::Sr25519,
         signature: [0; 64],
     };
     headers.signature = signer.sign(signed_text(&headers, request)?.as_bytes());
@@ -119,11 +119,12 @@ fn signed_text(headers: &Headers, request: &Request<'_>) -> Result<String, AuthE
         ));
     }
     let Headers { sender, nonce, .. } = headers;
+    let scheme = headers.scheme.name();
     let receiver = headers
         .receiver
         .map_or_else(|| "-".to_owned(), |key| key.to_string());
     Ok(format!(
-        "btauth/1\n{SCHEME}\n{method}\n{target}\n{body_sha256}\n{nonce}\n{sender}\n{receiver}"
+        "btauth/1\n{scheme}\n{method}\n{target}\n{body_sha256}\n{nonce}\n{sender}\n{receiver}"
     ))
 }
 
@@ -186,7 +187,11 @@ impl Verifier {
     ) -> Result<Hotkey, AuthError> {
         self.admit(headers, now)?;
         let text = signed_text(headers, request)?;
-        if !keys::verify(headers.sender, text.as_bytes(), &headers.signature) {
+        let verify = match headers.scheme {
+            Scheme::Sr25519 => keys::verify,
+            Scheme::Ed25519 => keys::verify_ed25519,
+        };
+        if !verify(headers.sender, text.as_bytes(), &headers.signature) {
             return Err(AuthError::BadSignature);
         }
         // Only now: an unsigned request must not be able to use up a sender's nonce.

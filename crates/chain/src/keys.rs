@@ -2,18 +2,29 @@
 //!
 //! A pair is derived from a 32-byte seed exactly as Substrate tools derive it (`MiniSecretKey`
 //! expanded in Ed25519 mode, signing context `substrate`), so a key made here works there and the
-//! other way round. Secrets are wiped when dropped and have no `Debug`. Files are in
-//! `keys/file.rs`.
+//! other way round. Secrets are wiped when dropped and have no `Debug`. Key files and the folders of
+//! wallets are those of Bittensor's own tools, which read what is written here and the other way
+//! round.
 
+mod contents;
+mod encrypted;
 mod file;
+mod password;
+mod phrase;
+mod wallet;
 
 use std::fmt;
 
 use connito_protocol::ids::Hotkey;
+use ed25519_dalek::VerifyingKey;
 use schnorrkel::{ExpansionMode, MiniSecretKey, PublicKey, SecretKey, Signature};
 use zeroize::Zeroizing;
 
-pub use file::{KeyFileError, read, write};
+pub use encrypted::Encryption;
+pub use file::{KeyFileError, Locked, Stored, open, read, write, write_encrypted, write_public};
+pub use password::{NotScrambled, Password};
+pub use phrase::{Phrase, PhraseError};
+pub use wallet::{KeyState, Protection, Wallet, WalletError, WalletState, Wallets};
 
 /// Bytes of an sr25519 signature.
 pub const SIGNATURE_BYTES: usize = 64;
@@ -32,8 +43,26 @@ pub trait Signer: Send + Sync {
 #[derive(Clone)]
 pub struct Keypair {
     pair: schnorrkel::Keypair,
-    /// Absent when the pair was loaded from its expanded secret.
-    seed: Option<Zeroizing<[u8; 32]>>,
+    origin: Origin,
+}
+
+/// What a pair was made of, which its file keeps.
+#[derive(Clone)]
+enum Origin {
+    Phrase(Phrase),
+    Seed(Zeroizing<[u8; 32]>),
+    /// Its expanded secret alone; there is no way back to a seed.
+    Expanded,
+}
+
+impl Origin {
+    fn seed(&self) -> Option<Zeroizing<[u8; 32]>> {
+        match self {
+            Self::Phrase(phrase) => Some(phrase.seed("")),
+            Self::Seed(seed) => Some(seed.clone()),
+            Self::Expanded => None,
+        }
+    }
 }
 
 /// The operating system gave no randomness.
@@ -50,7 +79,16 @@ impl Keypair {
         let pair = mini.expand_to_keypair(ExpansionMode::Ed25519);
         Self {
             pair,
-            seed: Some(Zeroizing::new(*seed)),
+            origin: Origin::Seed(Zeroizing::new(*seed)),
+        }
+    }
+
+    /// The pair of this phrase without a password, as every wallet derives it.
+    #[must_use]
+    pub fn from_phrase(phrase: Phrase) -> Self {
+        Self {
+            origin: Origin::Phrase(phrase.clone()),
+            ..Self::from_seed(&phrase.seed(""))
         }
     }
 
@@ -67,7 +105,8 @@ impl Keypair {
     /// The pair of an expanded secret, or nothing if the bytes are none.
     fn from_expanded(secret: &[u8; 64]) -> Option<Self> {
         let pair = SecretKey::from_bytes(secret).ok()?.to_keypair();
-        Some(Self { pair, seed: None })
+        let origin = Origin::Expanded;
+        Some(Self { pair, origin })
     }
 }
 
@@ -99,6 +138,15 @@ pub fn verify(hotkey: Hotkey, message: &[u8], signature: &[u8; SIGNATURE_BYTES])
         return false;
     };
     public.verify_simple(CONTEXT, message, &signature).is_ok()
+}
+
+/// The same for ed25519, in which accounts can sign too. Keys of small order, under which more than
+/// one message has a given signature, verify nothing.
+#[must_use]
+pub fn verify_ed25519(account: Hotkey, message: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
+    let signature = ed25519_dalek::Signature::from_bytes(signature);
+    VerifyingKey::from_bytes(&account.0)
+        .is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The headers of a signed request, parsed once into a value that cannot be malformed.
 //!
-//! Names are compared without case. Every value has one spelling: a nonce without leading zeros, a
-//! signature of `0x` and 128 hexadecimal digits, addresses as ss58. A header given twice is
-//! refused, so that two parties never read two different ones.
+//! Names are compared without case. What is signed has one spelling: a nonce without leading zeros,
+//! addresses as ss58; the scheme has several, of which the signed text has the usual one. A header
+//! given twice is refused, so that two parties never read two different ones.
 
 use connito_protocol::ids::Hotkey;
 
@@ -24,8 +24,39 @@ pub struct Headers {
     pub receiver: Option<Hotkey>,
     /// Nanoseconds since 1970 on the sender's clock.
     pub nonce: u64,
-    /// The sender's sr25519 signature.
+    /// How the sender signs.
+    pub scheme: Scheme,
+    /// The sender's signature.
     pub signature: [u8; 64],
+}
+
+/// A signature scheme of the dialect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// What is meant where no scheme is named.
+    Sr25519,
+    /// Always named.
+    Ed25519,
+}
+
+impl Scheme {
+    /// Its name in the signed text.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sr25519 => "sr25519",
+            Self::Ed25519 => "ed25519",
+        }
+    }
+
+    /// A scheme by its name in any case or by its number.
+    fn parse(text: &str) -> Option<Self> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "sr25519" | "1" => Some(Self::Sr25519),
+            "ed25519" | "0" => Some(Self::Ed25519),
+            _ => None,
+        }
+    }
 }
 
 impl Headers {
@@ -38,6 +69,9 @@ impl Headers {
             (NONCE, self.nonce.to_string()),
             (SIGNATURE, format!("0x{}", hex::encode(self.signature))),
         ];
+        if self.scheme != Scheme::Sr25519 {
+            pairs.push((CRYPTO, self.scheme.name().to_owned()));
+        }
         pairs.extend(
             self.receiver
                 .map(|receiver| (RECEIVER, receiver.to_string())),
@@ -49,7 +83,7 @@ impl Headers {
     ///
     /// # Errors
     /// [`AuthError::Malformed`] for a header that is missing, given twice or unparsable, a version
-    /// other than 1, and a scheme other than sr25519.
+    /// other than 1, and an unknown scheme.
     pub fn parse<'a>(all: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, AuthError> {
         let mut found = Found::default();
         for (name, value) in all {
@@ -94,13 +128,12 @@ impl<'a> Found<'a> {
         if self.version.ok_or(Malformed("the version is missing"))? != "1" {
             return Err(Malformed("the version is not 1"));
         }
-        match self.crypto {
-            None | Some("sr25519" | "SR25519" | "1") => {}
-            Some("ed25519" | "ED25519" | "0") => {
-                return Err(Malformed("ed25519 signatures are not supported"));
+        let scheme = match self.crypto {
+            None => Scheme::Sr25519,
+            Some(named) => {
+                Scheme::parse(named).ok_or(Malformed("the signature scheme is unknown"))?
             }
-            Some(_) => return Err(Malformed("the signature scheme is unknown")),
-        }
+        };
         let sender = self.hotkey.ok_or(Malformed("the hotkey is missing"))?;
         let nonce = self.nonce.ok_or(Malformed("the nonce is missing"))?;
         let signature = self
@@ -113,9 +146,9 @@ impl<'a> Found<'a> {
                 .map_err(|_| Malformed("the hotkey is not an ss58 address"))?,
             receiver: receiver.map_err(|_| Malformed("the receiver is not an ss58 address"))?,
             nonce: parse_nonce(nonce).ok_or(Malformed("the nonce is not a decimal number"))?,
-            signature: parse_signature(signature).ok_or(Malformed(
-                "the signature is not 0x and 128 hexadecimal digits",
-            ))?,
+            scheme,
+            signature: parse_signature(signature)
+                .ok_or(Malformed("the signature is not 128 hexadecimal digits"))?,
         })
     }
 }
@@ -129,6 +162,7 @@ fn parse_nonce(text: &str) -> Option<u64> {
 
 fn parse_signature(text: &str) -> Option<[u8; 64]> {
     let mut signature = [0; 64];
-    hex::decode_to_slice(text.strip_prefix("0x")?, &mut signature).ok()?;
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    hex::decode_to_slice(digits, &mut signature).ok()?;
     Some(signature)
 }

@@ -1,22 +1,23 @@
-//! Key files: plain JSON with the fields of a Bittensor hotkey file, readable by its owner alone.
+//! Key files on disk: found readable by their owner alone, opened, and written so.
 //!
-//! A file that others may read is refused, and so is one whose secret does not belong to the
-//! address written beside it. The seed is preferred to the expanded secret when both are there.
-//! Encrypted files, bare phrases and ed25519 keys are recognised and refused by name.
+//! A file that others may read is refused unless it tells an address only, and so is one whose secret
+//! does not belong to the address written beside it. What stands in a file is `contents.rs`'s, how
+//! it is encrypted `encrypted.rs`'s. A file is never overwritten.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use connito_protocol::ids::Hotkey;
-use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
-use super::{Keypair, Signer};
-use crate::hex_text;
+use super::contents::{self, Contents, Problem};
+use super::encrypted::{self, Encryption, Refusal, Unsealable};
+use super::{Keypair, NoRandomness, Password, PhraseError};
 
-/// A key file holds a few hundred bytes; whatever is larger is something else.
+/// A key file holds a few hundred bytes, twice that when encrypted; whatever is larger is something
+/// else.
 const MAX_FILE_BYTES: u64 = 16 * 1024;
 const OWNER_ONLY: u32 = 0o600;
 
@@ -57,6 +58,15 @@ pub enum KeyFileError {
         /// What is wrong with it, as the rest of the sentence.
         problem: &'static str,
     },
+    /// The phrase in it is none.
+    #[error("key file {} holds no phrase that can be used", path.display())]
+    Phrase {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: PhraseError,
+    },
     /// Its secret belongs to another address than it says.
     #[error("key file {} says {written}, but its secret belongs to {derived}", path.display())]
     OtherAddress {
@@ -67,116 +77,174 @@ pub enum KeyFileError {
         /// The address of the secret.
         derived: Hotkey,
     },
+    /// It tells an address and has no secret.
+    #[error("key file {} holds the address {address} only, and no secret", path.display())]
+    PublicOnly {
+        /// The file.
+        path: PathBuf,
+        /// The address.
+        address: Hotkey,
+    },
+    /// It is encrypted and nobody was asked for the password.
+    #[error("key file {} is encrypted", path.display())]
+    Encrypted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The password is another one, or the file was changed: its cipher cannot tell which.
+    #[error("the password does not open key file {}", path.display())]
+    WrongPassword {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Making the key of a password takes more memory than there is.
+    #[error("the password of key file {} takes 512 MiB of memory to check", path.display())]
+    NoMemory {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No randomness to encrypt with.
+    #[error("key file {} cannot be encrypted", path.display())]
+    NoRandomness {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: NoRandomness,
+    },
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct KeyFile {
-    #[serde(default)]
-    account_id: Option<String>,
-    #[serde(default)]
-    public_key: Option<String>,
-    #[serde(default)]
-    private_key: Option<String>,
-    #[serde(default)]
-    secret_phrase: Option<String>,
-    #[serde(default)]
-    secret_seed: Option<String>,
-    // Some versions of the wallet write the name with a space in front.
-    #[serde(default, alias = " ss58Address")]
-    ss58_address: Option<String>,
-    #[serde(default)]
-    crypto_type: Option<serde_json::Value>,
+/// What a key file holds.
+#[derive(Debug)]
+pub enum Stored {
+    /// A key that can sign.
+    Pair(Box<Keypair>),
+    /// An address without a secret.
+    Public(Hotkey),
+    /// Something that a password opens.
+    Locked(Locked),
 }
 
-impl Drop for KeyFile {
-    fn drop(&mut self) {
-        self.private_key.zeroize();
-        self.secret_phrase.zeroize();
-        self.secret_seed.zeroize();
+/// An encrypted key file, read and not yet opened.
+#[derive(Debug)]
+pub struct Locked {
+    path: PathBuf,
+    encryption: Encryption,
+    bytes: Vec<u8>,
+}
+
+impl Locked {
+    /// How it is encrypted.
+    #[must_use]
+    pub fn encryption(&self) -> Encryption {
+        self.encryption
+    }
+
+    /// The pair inside. Takes some seconds, which is the point of it.
+    ///
+    /// # Errors
+    /// The password is another one, the file is damaged, what is inside is no sr25519 key, or there
+    /// is not enough memory.
+    pub fn unlock(&self, password: &Password) -> Result<Keypair, KeyFileError> {
+        let path = || self.path.clone();
+        let text =
+            self.encryption
+                .open(&self.bytes, password)
+                .map_err(|refusal| match refusal {
+                    Refusal::WrongPassword => KeyFileError::WrongPassword { path: path() },
+                    Refusal::NoMemory => KeyFileError::NoMemory { path: path() },
+                    Refusal::Damaged => KeyFileError::Unusable {
+                        path: path(),
+                        problem: "is encrypted and damaged",
+                    },
+                })?;
+        pair(&self.path, contents_of(&self.path, &text)?)
     }
 }
 
-/// Reads the pair in a key file.
+/// Reads a key file as far as that goes without a password.
 ///
 /// # Errors
-/// The file is missing or unreadable, others may read it, it holds no usable sr25519 secret, or its
-/// secret belongs to another address than the file says.
-pub fn read(path: &Path) -> Result<Keypair, KeyFileError> {
+/// The file is missing or unreadable, others may read a secret in it, it holds nothing that can be
+/// used, or its secret belongs to another address than the file says.
+pub fn open(path: &Path) -> Result<Stored, KeyFileError> {
     let unreadable = |source| KeyFileError::Unreadable {
         path: path.to_owned(),
         source,
     };
-    let unusable = |problem| KeyFileError::Unusable {
-        path: path.to_owned(),
-        problem,
-    };
     let file = File::open(path).map_err(unreadable)?;
     // Asked of the open file, so that it cannot be exchanged in between.
-    let metadata = file.metadata().map_err(unreadable)?;
-    let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(KeyFileError::Exposed {
-            path: path.to_owned(),
-            mode,
-        });
-    }
-    let mut text = Zeroizing::new(String::new());
+    let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE_BYTES as usize));
     file.take(MAX_FILE_BYTES)
-        .read_to_string(&mut text)
+        .read_to_end(&mut bytes)
         .map_err(unreadable)?;
-    if text.starts_with('$') || text.starts_with("gAAAAA") {
-        return Err(unusable("is encrypted, which is not supported"));
+    let exposed = mode & 0o077 != 0;
+    let refused = KeyFileError::Exposed {
+        path: path.to_owned(),
+        mode,
+    };
+    if let Some(encryption) = Encryption::of(&bytes) {
+        return if exposed {
+            Err(refused)
+        } else {
+            Ok(Stored::Locked(Locked {
+                path: path.to_owned(),
+                encryption,
+                bytes: bytes.to_vec(),
+            }))
+        };
     }
-    // The cause is not kept: a JSON error can quote what it read.
-    let parsed: KeyFile =
-        serde_json::from_str(&text).map_err(|_| unusable("is not a JSON key file"))?;
-    if !is_sr25519(parsed.crypto_type.as_ref()) {
-        return Err(unusable("holds a key that is not sr25519"));
+    match contents_of(path, &bytes) {
+        Ok(Contents::Public(address)) => Ok(Stored::Public(address)),
+        // Whatever else is in it may be a secret that was mistyped.
+        _ if exposed => Err(refused),
+        Ok(Contents::Pair(pair)) => Ok(Stored::Pair(pair)),
+        Err(error) => Err(error),
     }
-    let pair = secret(&parsed).map_err(unusable)?;
-    match &parsed.ss58_address {
-        Some(written) if written.parse() != Ok(pair.hotkey()) => Err(KeyFileError::OtherAddress {
+}
+
+/// Reads the pair in a key file that is not encrypted.
+///
+/// # Errors
+/// As [`open`], and for a file that is encrypted or has no secret.
+pub fn read(path: &Path) -> Result<Keypair, KeyFileError> {
+    match open(path)? {
+        Stored::Pair(pair) => Ok(*pair),
+        Stored::Public(address) => pair(path, Contents::Public(address)),
+        Stored::Locked(_) => Err(KeyFileError::Encrypted {
             path: path.to_owned(),
-            written: written.chars().take(64).collect(),
-            derived: pair.hotkey(),
         }),
-        _ => Ok(pair),
     }
 }
 
-/// The scheme is a number or a name, and sr25519 where it is not written at all.
-fn is_sr25519(crypto_type: Option<&serde_json::Value>) -> bool {
-    match crypto_type {
-        None | Some(serde_json::Value::Null) => true,
-        Some(serde_json::Value::Number(number)) => number.as_u64() == Some(1),
-        Some(serde_json::Value::String(name)) => {
-            name == "1" || name.eq_ignore_ascii_case("sr25519")
-        }
-        Some(_) => false,
-    }
-}
-
-fn secret(file: &KeyFile) -> Result<Keypair, &'static str> {
-    if let Some(text) = &file.secret_seed {
-        let seed = secret_bytes(text).ok_or("has a secretSeed that is not 0x and 32 bytes")?;
-        return Ok(Keypair::from_seed(&seed));
-    }
-    if let Some(text) = &file.private_key {
-        return secret_bytes(text)
-            .and_then(|secret| Keypair::from_expanded(&secret))
-            .ok_or("has a privateKey that is not 0x and an sr25519 secret of 64 bytes");
-    }
-    Err(if file.secret_phrase.is_some() {
-        "holds only a phrase; add its secretSeed"
-    } else {
-        "holds no secret"
+fn contents_of(path: &Path, bytes: &[u8]) -> Result<Contents, KeyFileError> {
+    let path = path.to_owned();
+    // A byte-order mark is what an editor leaves behind.
+    let text = std::str::from_utf8(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes));
+    let parsed = match text {
+        Ok(text) => contents::parse(text),
+        Err(_) => Err(Problem::Unusable("is not text")),
+    };
+    parsed.map_err(|problem| match problem {
+        Problem::Unusable(problem) => KeyFileError::Unusable { path, problem },
+        Problem::Phrase(source) => KeyFileError::Phrase { path, source },
+        Problem::OtherAddress { written, derived } => KeyFileError::OtherAddress {
+            path,
+            written,
+            derived,
+        },
     })
 }
 
-fn secret_bytes<const N: usize>(text: &str) -> Option<Zeroizing<[u8; N]>> {
-    let bytes = Zeroizing::new(hex_text::decode(text)?);
-    Some(Zeroizing::new(bytes.as_slice().try_into().ok()?))
+fn pair(path: &Path, contents: Contents) -> Result<Keypair, KeyFileError> {
+    match contents {
+        Contents::Pair(pair) => Ok(*pair),
+        Contents::Public(address) => Err(KeyFileError::PublicOnly {
+            path: path.to_owned(),
+            address,
+        }),
+    }
 }
 
 /// Writes a new key file, readable by its owner alone, and makes it durable.
@@ -184,133 +252,64 @@ fn secret_bytes<const N: usize>(text: &str) -> Option<Zeroizing<[u8; N]>> {
 /// # Errors
 /// The file exists already, or cannot be created or written.
 pub fn write(path: &Path, pair: &Keypair) -> Result<(), KeyFileError> {
-    let unwritable = |source| KeyFileError::Unwritable {
-        path: path.to_owned(),
-        source,
-    };
-    let public = hex_text::encode(&pair.hotkey().0);
-    let expanded = Zeroizing::new(pair.pair.secret.to_bytes());
-    let contents = KeyFile {
-        account_id: Some(public.clone()),
-        public_key: Some(public),
-        private_key: Some(hex_text::encode(expanded.as_slice())),
-        secret_phrase: None,
-        secret_seed: pair
-            .seed
-            .as_ref()
-            .map(|seed| hex_text::encode(seed.as_slice())),
-        ss58_address: Some(pair.hotkey().to_string()),
-        crypto_type: Some(1.into()),
-    };
-    let json = serde_json::to_vec_pretty(&contents).map_err(|source| unwritable(source.into()))?;
-    let json = Zeroizing::new(json);
+    create(path, &plain(path, pair)?)
+}
+
+/// Writes a new key file that this password opens. Takes some seconds.
+///
+/// # Errors
+/// As [`write`], and where there is neither randomness nor memory to encrypt with.
+pub fn write_encrypted(
+    path: &Path,
+    pair: &Keypair,
+    password: &Password,
+) -> Result<(), KeyFileError> {
+    let sealed = encrypted::seal(&plain(path, pair)?, password);
+    let path_of = || path.to_owned();
+    let sealed = sealed.map_err(|error| match error {
+        Unsealable::NoMemory => KeyFileError::NoMemory { path: path_of() },
+        Unsealable::NoRandomness(source) => KeyFileError::NoRandomness {
+            path: path_of(),
+            source,
+        },
+    })?;
+    create(path, &sealed)
+}
+
+/// Writes a new file that tells an address, so that it can be known while the key stays locked.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_public(path: &Path, address: Hotkey) -> Result<(), KeyFileError> {
+    let json = contents::of_public(address).map_err(|error| unwritable(path, error.into()))?;
+    create(path, &json)
+}
+
+fn plain(path: &Path, pair: &Keypair) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
+    contents::of_pair(pair).map_err(|error| unwritable(path, error.into()))
+}
+
+fn create(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(OWNER_ONLY)
         .open(path)
-        .map_err(unwritable)?;
-    file.write_all(&json)
-        .and_then(|()| file.sync_all())
-        .map_err(unwritable)
+        .map_err(|source| unwritable(path, source))?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    written.map_err(|source| {
+        // Half a key is none, and it would be in the way of the next attempt.
+        let _ = fs::remove_file(path);
+        unwritable(path, source)
+    })
+}
+
+fn unwritable(path: &Path, source: io::Error) -> KeyFileError {
+    KeyFileError::Unwritable {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::PermissionsExt;
-
-    struct Folder(tempfile::TempDir);
-
-    impl Folder {
-        fn new() -> Self {
-            Self(tempfile::tempdir().unwrap())
-        }
-
-        fn file(&self, contents: &str) -> PathBuf {
-            let path = self.0.path().join("key");
-            fs::write(&path, contents).unwrap();
-            fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-            path
-        }
-
-        fn problem(&self, contents: &str) -> String {
-            read(&self.file(contents)).unwrap_err().to_string()
-        }
-    }
-
-    #[test]
-    fn a_written_key_reads_back_and_only_its_owner_may_read_it() {
-        let folder = Folder::new();
-        let path = folder.0.path().join("hotkey");
-        let pair = Keypair::generate().unwrap();
-        write(&path, &pair).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(read(&path).unwrap().hotkey(), pair.hotkey());
-        assert!(matches!(
-            write(&path, &pair),
-            Err(KeyFileError::Unwritable { .. })
-        ));
-
-        // Without its seed the same pair comes from the expanded secret.
-        let mut json: serde_json::Value =
-            serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        json.as_object_mut().unwrap().remove("secretSeed");
-        let expanded = read(&folder.file(&json.to_string())).unwrap();
-        assert_eq!(expanded.hotkey(), pair.hotkey());
-    }
-
-    #[test]
-    fn a_file_that_others_may_read_is_refused() {
-        let folder = Folder::new();
-        let path = folder.file("{}");
-        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        let problem = read(&path).unwrap_err().to_string();
-        assert!(
-            problem.ends_with("has mode 0640; set it to 0600"),
-            "{problem}"
-        );
-    }
-
-    #[test]
-    fn each_unusable_file_is_refused_with_its_reason_and_never_its_secret() {
-        let folder = Folder::new();
-        let cases = [
-            ("$NACL…", "is encrypted"),
-            ("not json, but sec-ret", "is not a JSON key file"),
-            (r#"{"cryptoType": 0, "secretSeed": "0x00"}"#, "not sr25519"),
-            (r#"{"secretSeed": "0xsec-ret"}"#, "secretSeed"),
-            (r#"{"privateKey": "0x1234"}"#, "privateKey"),
-            (r#"{"secretPhrase": "sec-ret"}"#, "only a phrase"),
-            (r#"{"ss58Address": "5EPC"}"#, "holds no secret"),
-        ];
-        for (contents, expected) in cases {
-            let problem = folder.problem(contents);
-            assert!(problem.contains(expected), "{problem}");
-            assert!(!problem.contains("sec-ret"), "{problem}");
-        }
-        let missing = read(Path::new("/nonexistent/key")).unwrap_err();
-        assert_eq!(missing.to_string(), "cannot read key file /nonexistent/key");
-    }
-
-    #[test]
-    fn a_secret_beside_the_wrong_address_is_refused() {
-        let folder = Folder::new();
-        let seed = "01".repeat(32);
-        let address = Keypair::from_seed(&[1; 32]).hotkey();
-        let file = |name, address: Hotkey| {
-            format!(
-                r#"{{"secretSeed": "0x{seed}", "{name}": "{address}", "cryptoType": "sr25519"}}"#
-            )
-        };
-        assert!(read(&folder.file(&file("ss58Address", address))).is_ok());
-        for name in ["ss58Address", " ss58Address"] {
-            let wrong = file(name, Hotkey([2; 32]));
-            assert!(matches!(
-                read(&folder.file(&wrong)),
-                Err(KeyFileError::OtherAddress { .. })
-            ));
-        }
-    }
-}
+mod tests;
