@@ -23,18 +23,13 @@
 //! | a trie's state root | the hash of a set (`set_hash.rs`); no proofs |
 //! | bodies and headers of all blocks | those of the last [`KEPT_BLOCKS`], and the hashes of all |
 
-#![expect(
-    dead_code,
-    unreachable_code,
-    unused_variables,
-    reason = "the first calls are on their way"
-)]
-
 mod block;
 mod call;
+mod data;
 mod event;
 mod execute;
 mod extrinsic;
+mod failure;
 mod genesis;
 mod history;
 mod log;
@@ -72,7 +67,7 @@ use pool::{Place, Pool};
 use refusal::Refusal;
 use storage::AccountId;
 
-pub use genesis::{GenesisError, GenesisNeuron, GenesisSpec};
+pub use genesis::{GenesisBalance, GenesisError, GenesisNeuron, GenesisSpec};
 pub use history::KEPT_BLOCKS;
 pub use serve::{MAX_BODY_BYTES, Session};
 

@@ -1,16 +1,14 @@
-//! What the embedded chain starts from: a subnet, its parameters and its first neurons.
+//! What the embedded chain starts from: a subnet, its parameters, its first neurons and its money.
 //!
 //! A specification is data (TOML or JSON), checked as a whole before a chain is made of it. Equal
 //! specifications give equal genesis hashes and different ones different hashes, whatever the
-//! difference. Stake is fixed here for good: the embedded chain has no coins.
+//! difference. How it becomes a state is the pallets' business.
 
 use std::collections::BTreeSet;
 
-use connito_protocol::ids::{Block, Hotkey, Netuid, Uid};
+use connito_protocol::ids::{Block, Hotkey, Netuid};
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{Neuron, SubnetParams};
-use crate::fields::SPACE_PER_EPOCH;
 use crate::hash::blake2_256;
 
 /// Everything that distinguishes one embedded chain from another.
@@ -37,7 +35,7 @@ pub struct GenesisSpec {
     /// Whether 127.0.0.1 and ::1 may be published. Real chains refuse them; one machine needs them.
     #[serde(default = "defaults::allow_loopback")]
     pub allow_loopback: bool,
-    /// The price of a slot in rao. Compared with an offer, never charged.
+    /// The price of a slot in rao.
     #[serde(default)]
     pub registration_burn_rao: u64,
     /// The least number of entries in a setting of weights.
@@ -61,9 +59,45 @@ pub struct GenesisSpec {
     /// The least stake that may set weights.
     #[serde(default)]
     pub stake_threshold_rao: u64,
-    /// Blocks without an update after which a neuron counts as inactive. The main network's 5,000.
+    /// Blocks without an update after which a neuron counts as inactive. The main network's 5,000. Kept
+    /// as thousandths of the tempo, so rounded to a multiple of that.
     #[serde(default = "defaults::activity_cutoff")]
     pub activity_cutoff: u64,
+    /// Whether weights are committed first and revealed later. On the main network they are.
+    #[serde(default)]
+    pub commit_reveal: bool,
+    /// Epochs between commitment and reveal, 1 to 100. The main network's 1.
+    #[serde(default = "defaults::reveal_period_epochs")]
+    pub reveal_period_epochs: u64,
+    /// The least price of a slot in rao.
+    #[serde(default)]
+    pub min_burn_rao: u64,
+    /// The largest price of a slot in rao. The main network's 100 TAO.
+    #[serde(default = "defaults::max_burn_rao")]
+    pub max_burn_rao: u64,
+    /// Blocks at the end of an epoch in which the owner changes no parameter; 0 for none. The main
+    /// network's 10.
+    #[serde(default = "defaults::admin_freeze_window")]
+    pub admin_freeze_window: u16,
+    /// Epochs between two changes of one parameter by the owner; 0 for none. The main network's 2.
+    #[serde(default = "defaults::owner_rate_limit_epochs")]
+    pub owner_rate_limit_epochs: u16,
+    /// The coldkey that may change the subnet's parameters; the owner hotkey's when absent.
+    #[serde(default)]
+    pub owner_coldkey: Option<Hotkey>,
+    /// The account that may change every parameter. The well-known Alice when absent, whose secret
+    /// everybody knows: fit for one machine.
+    #[serde(default = "defaults::alice")]
+    pub root: Hotkey,
+    /// The account with money for everybody. The well-known Alice when absent.
+    #[serde(default = "defaults::alice")]
+    pub faucet: Hotkey,
+    /// What the faucet has in rao: a million TAO when absent.
+    #[serde(default = "defaults::faucet_rao")]
+    pub faucet_rao: u64,
+    /// Who else has how much.
+    #[serde(default)]
+    pub balances: Vec<GenesisBalance>,
     /// The neurons of block 0, in the order of their uids.
     #[serde(default)]
     pub neurons: Vec<GenesisNeuron>,
@@ -78,7 +112,7 @@ pub struct GenesisNeuron {
     /// Who owns the hotkey; the hotkey itself when absent.
     #[serde(default)]
     pub coldkey: Option<Hotkey>,
-    /// Its stake, for good.
+    /// The stake behind it, its coldkey's.
     #[serde(default)]
     pub stake_rao: u64,
     /// Whether its weights count before the first epoch. From then on permits follow the stake.
@@ -86,7 +120,19 @@ pub struct GenesisNeuron {
     pub validator_permit: bool,
 }
 
+/// What an account has at block 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenesisBalance {
+    /// The account: a coldkey, as a rule.
+    pub account: Hotkey,
+    /// What it has, at least 500 rao.
+    pub amount_rao: u64,
+}
+
 mod defaults {
+    use connito_protocol::ids::Hotkey;
+
     pub(super) fn tempo() -> u16 {
         360
     }
@@ -117,7 +163,35 @@ mod defaults {
     pub(super) fn activity_cutoff() -> u64 {
         5_000
     }
+    pub(super) fn reveal_period_epochs() -> u64 {
+        1
+    }
+    pub(super) fn max_burn_rao() -> u64 {
+        100_000_000_000
+    }
+    pub(super) fn admin_freeze_window() -> u16 {
+        10
+    }
+    pub(super) fn owner_rate_limit_epochs() -> u16 {
+        2
+    }
+    /// `//Alice` of every development chain.
+    pub(super) fn alice() -> Hotkey {
+        Hotkey([
+            0xd4, 0x35, 0x93, 0xc7, 0x15, 0xfd, 0xd3, 0x1c, 0x61, 0x14, 0x1a, 0xbd, 0x04, 0xa9,
+            0x9f, 0xd6, 0x82, 0x2c, 0x85, 0x58, 0x85, 0x4c, 0xcd, 0xe3, 0x9a, 0x56, 0x84, 0xe7,
+            0xa5, 0x6d, 0xa2, 0x7d,
+        ])
+    }
+    pub(super) fn faucet_rao() -> u64 {
+        1_000_000_000_000_000
+    }
 }
+
+/// Slots that a subnet can have.
+const MAX_UIDS: u16 = 4_096;
+/// The least that an account may hold, in rao.
+const EXISTENTIAL_DEPOSIT: u64 = 500;
 
 /// A specification no chain can start from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -126,7 +200,7 @@ pub enum GenesisError {
     #[error("genesis: {0} must be at least 1")]
     Zero(&'static str),
     /// A slot limit beyond what operations can address.
-    #[error("genesis: max_uids {0} is above {max}", max = crate::operation::MAX_WEIGHTS)]
+    #[error("genesis: max_uids {0} is above {MAX_UIDS}")]
     TooManySlots(u16),
     /// More neurons than slots.
     #[error("genesis: {neurons} neurons do not fit max_uids {max_uids}")]
@@ -147,6 +221,34 @@ pub enum GenesisError {
     /// One hotkey in two slots.
     #[error("genesis: hotkey {0} is listed twice")]
     Duplicate(Hotkey),
+    /// A price beyond its own bounds.
+    #[error("genesis: registration_burn_rao {price} is not within {min} and {max}")]
+    Price {
+        /// The price.
+        price: u64,
+        /// `min_burn_rao`.
+        min: u64,
+        /// `max_burn_rao`.
+        max: u64,
+    },
+    /// A reveal period that no chain takes.
+    #[error("genesis: reveal_period_epochs {0} is not within 1 and 100")]
+    RevealPeriod(u64),
+    /// A subnet that is the root network.
+    #[error("genesis: netuid 0 is the root network and has no neurons")]
+    RootNetwork,
+    /// The owner's neuron belongs to another coldkey than the owner.
+    #[error("genesis: owner_coldkey {0} is not the coldkey of the owner's neuron")]
+    OwnerColdkey(Hotkey),
+    /// An account that would not exist.
+    #[error("genesis: the balance of {0} is below 500 rao")]
+    Dust(Hotkey),
+    /// One account with two balances.
+    #[error("genesis: account {0} has two balances")]
+    TwoBalances(Hotkey),
+    /// More money than can be counted.
+    #[error("genesis: balances and stakes together exceed 64 bits")]
+    TooMuchMoney,
     /// A permit that the first epoch would take away.
     #[error("genesis: validator {0} has a permit but no stake")]
     PermitWithoutStake(Hotkey),
@@ -174,6 +276,17 @@ impl GenesisSpec {
             max_validators: defaults::max_validators(),
             stake_threshold_rao: 0,
             activity_cutoff: defaults::activity_cutoff(),
+            commit_reveal: false,
+            reveal_period_epochs: defaults::reveal_period_epochs(),
+            min_burn_rao: 0,
+            max_burn_rao: defaults::max_burn_rao(),
+            admin_freeze_window: defaults::admin_freeze_window(),
+            owner_rate_limit_epochs: defaults::owner_rate_limit_epochs(),
+            owner_coldkey: None,
+            root: defaults::alice(),
+            faucet: defaults::alice(),
+            faucet_rao: defaults::faucet_rao(),
+            balances: Vec::new(),
             neurons: Vec::new(),
         }
     }
@@ -181,8 +294,8 @@ impl GenesisSpec {
     /// Checks everything a chain relies on.
     ///
     /// # Errors
-    /// A zero where none may be, more neurons or permits than places, a hotkey listed twice, or a
-    /// permit without stake.
+    /// A zero where none may be, a parameter out of its bounds, more neurons or permits than places, a
+    /// hotkey or an account listed twice, a permit without stake, or money that cannot be.
     pub fn check(&self) -> Result<(), GenesisError> {
         let at_least_one = [
             ("block_time_ms", self.block_time_ms),
@@ -194,9 +307,28 @@ impl GenesisSpec {
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(GenesisError::Zero(name));
         }
-        if usize::from(self.max_uids) > crate::operation::MAX_WEIGHTS {
+        if self.netuid.0 == 0 {
+            return Err(GenesisError::RootNetwork);
+        }
+        if self.max_uids > MAX_UIDS {
             return Err(GenesisError::TooManySlots(self.max_uids));
         }
+        if !(1..=100).contains(&self.reveal_period_epochs) {
+            return Err(GenesisError::RevealPeriod(self.reveal_period_epochs));
+        }
+        let (price, min, max) = (
+            self.registration_burn_rao,
+            self.min_burn_rao,
+            self.max_burn_rao,
+        );
+        if !(min..=max).contains(&price) {
+            return Err(GenesisError::Price { price, min, max });
+        }
+        self.check_neurons()?;
+        self.check_money()
+    }
+
+    fn check_neurons(&self) -> Result<(), GenesisError> {
         let (neurons, max_uids) = (self.neurons.len(), self.max_uids);
         if neurons > usize::from(max_uids) {
             return Err(GenesisError::TooManyNeurons { neurons, max_uids });
@@ -222,7 +354,59 @@ impl GenesisSpec {
                 return Err(GenesisError::PermitWithoutStake(neuron.hotkey));
             }
         }
-        Ok(())
+        match (self.owner_coldkey, self.owners_neuron()) {
+            (Some(stated), Some(neurons)) if stated != neurons => {
+                Err(GenesisError::OwnerColdkey(stated))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_money(&self) -> Result<(), GenesisError> {
+        let mut seen = BTreeSet::new();
+        let mut sum = 0_u64;
+        for (account, amount) in self.all_balances() {
+            if !seen.insert(account) {
+                return Err(GenesisError::TwoBalances(account));
+            }
+            if amount < EXISTENTIAL_DEPOSIT {
+                return Err(GenesisError::Dust(account));
+            }
+            sum = sum.checked_add(amount).ok_or(GenesisError::TooMuchMoney)?;
+        }
+        let mut stakes = self.neurons.iter().map(|neuron| neuron.stake_rao);
+        let all = stakes.try_fold(sum, u64::checked_add);
+        all.map(drop).ok_or(GenesisError::TooMuchMoney)
+    }
+
+    /// Who has money at block 0: the faucet, unless it is listed itself or has nothing, and the others.
+    pub(super) fn all_balances(&self) -> Vec<(Hotkey, u64)> {
+        let is_listed = |balance: &GenesisBalance| balance.account == self.faucet;
+        let has_more = self.faucet_rao > 0 && !self.balances.iter().any(is_listed);
+        let faucet = has_more.then_some((self.faucet, self.faucet_rao));
+        let listed = self.balances.iter();
+        let listed = listed.map(|balance| (balance.account, balance.amount_rao));
+        faucet.into_iter().chain(listed).collect()
+    }
+
+    /// The coldkey that may change the subnet's parameters.
+    pub(super) fn owner_coldkey(&self) -> Hotkey {
+        let coldkey = self.owner_coldkey.or_else(|| self.owners_neuron());
+        coldkey.unwrap_or(self.owner)
+    }
+
+    /// The coldkey of the neuron that is the owner's, if there is one.
+    fn owners_neuron(&self) -> Option<Hotkey> {
+        let mut neurons = self.neurons.iter();
+        let neuron = neurons.find(|neuron| neuron.hotkey == self.owner)?;
+        Some(neuron.coldkey.unwrap_or(neuron.hotkey))
+    }
+
+    /// The activity cutoff as the chain keeps it: in thousandths of the tempo, rounded up.
+    pub(super) fn activity_cutoff_factor_milli(&self) -> u32 {
+        let thousandths = self.activity_cutoff.saturating_mul(1_000);
+        let factor = thousandths.div_ceil(u64::from(self.tempo).max(1));
+        u32::try_from(factor).unwrap_or(u32::MAX)
     }
 
     /// The time of a block: a rule, not a clock.
@@ -230,41 +414,6 @@ impl GenesisSpec {
     pub fn time_of(&self, block: Block) -> u64 {
         self.genesis_time_ms
             .saturating_add(block.0.saturating_mul(self.block_time_ms))
-    }
-
-    pub(super) fn params(&self) -> SubnetParams {
-        SubnetParams {
-            weights_rate_limit: self.weights_rate_limit,
-            serving_rate_limit: self.serving_rate_limit,
-            min_allowed_weights: self.min_allowed_weights,
-            max_weight_limit: self.max_weight_limit,
-            weights_version_key: self.weights_version_key,
-            immunity_period: self.immunity_period,
-            max_uids: self.max_uids,
-            max_validators: self.max_validators,
-            stake_threshold_rao: self.stake_threshold_rao,
-            activity_cutoff: self.activity_cutoff,
-            commit_reveal: false,
-            commit_space: SPACE_PER_EPOCH,
-            burn_rao: self.registration_burn_rao,
-        }
-    }
-
-    /// The neurons of block 0. They have never updated, so their first weights wait for nothing.
-    pub(super) fn first_neurons(&self) -> impl Iterator<Item = Neuron> {
-        self.neurons.iter().zip(0..).map(|(neuron, uid)| Neuron {
-            uid: Uid(uid),
-            hotkey: neuron.hotkey,
-            coldkey: neuron.coldkey.unwrap_or(neuron.hotkey),
-            registered_at: Block(0),
-            endpoint: None,
-            served_at: Block(0),
-            validator_permit: neuron.validator_permit,
-            active: true,
-            stake_rao: neuron.stake_rao,
-            last_update: Block(0),
-            incentive: 0,
-        })
     }
 
     /// A hash over every field, through an encoding that names each of them.
