@@ -19,24 +19,27 @@
 //! not seen the answer is [`ChainError::Unknown`], and asking again takes up the same operation.
 //!
 //! ```text
-//! role ── Chain ── RpcChain ── RpcTransport ─┬─ in this process ─┐
-//!                  (reads, waits,            └─ HTTP POST ───────┴─ LocalChain::handle
-//!                   preflight, one
+//! role ── Chain ── SubtensorChain ── RpcTransport ─┬─ in this process ── EmbeddedChain::handle
+//!                  (reads, waits,                  └─ HTTP POST ──┬───── the same, or
+//!                   preflight, one                                └───── a node of Bittensor
 //!                   writer per hotkey)
 //! ```
 //!
+//! There is one adapter, [`subtensor::SubtensorChain`], and it speaks what a Substrate node speaks:
+//! storage keys, SCALE, signed extrinsics, metadata fetched at run time ([`runtime`]).
+//!
 //! # The embedded chain
 //!
-//! [`local::LocalChain`] needs no node, no account and no coins, and is strict all the same: real
-//! sr25519 signatures, nonces and mortality, the calls' bytes, limits and error names of a
-//! Bittensor subnet, a log that survives being killed. Its blocks are a function of its operations.
-//! Everybody reaches it through JSON-RPC, also in the same process, so that the path that is
-//! tested is the path that is used.
+//! [`embedded::EmbeddedChain`] needs no node, no account and no coins, and answers the same protocol:
+//! the state under real storage keys, real sr25519 signatures, nonces and eras, the calls, limits and
+//! errors of a Bittensor subnet, a log that survives being killed. Its blocks are a function of its
+//! extrinsics. Everybody reaches it through JSON-RPC, also in the same process, so that the path that
+//! is tested is the path that is used.
 //!
 //! ```
+//! use connito_chain::embedded::{EmbeddedChain, GenesisNeuron, GenesisSpec};
 //! use connito_chain::keys::{Keypair, Signer};
-//! use connito_chain::local::{GenesisNeuron, GenesisSpec, LocalChain};
-//! use connito_chain::rpc::RpcChain;
+//! use connito_chain::subtensor::{Connection, SubtensorChain};
 //! use connito_chain::{At, Chain, Field, Op};
 //! use connito_protocol::ids::Netuid;
 //!
@@ -50,10 +53,10 @@
 //!     stake_rao: 0,
 //!     validator_permit: false,
 //! });
-//! let chain = LocalChain::in_memory(spec)?;
+//! let chain = EmbeddedChain::in_memory(spec)?;
 //! tokio::spawn(chain.clone().run(std::future::pending()));
 //!
-//! let client = RpcChain::connect(chain).await?;
+//! let client = SubtensorChain::connect(chain, Connection::default()).await?;
 //! let promise = Op::Commit(vec![Field::Blake2_256([7; 32])]);
 //! let receipt = client.submit(&miner, promise).await?;
 //! let records = client.commitments(At::Hash(receipt.included.hash)).await?;

@@ -124,6 +124,11 @@ impl<T: RpcTransport> SubtensorChain<T> {
         Ok(chain)
     }
 
+    /// What carries the requests.
+    pub fn transport(&self) -> &T {
+        &self.transport
+    }
+
     /// The runtime that governs the newest block, with everything about it that is not as expected.
     ///
     /// # Errors

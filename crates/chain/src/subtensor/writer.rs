@@ -87,6 +87,20 @@ struct Outcome {
 }
 
 impl<T: RpcTransport> SubtensorChain<T> {
+    /// The signed extrinsic of an operation, as of the newest block, for whoever sends it himself.
+    ///
+    /// # Errors
+    /// The chain cannot be read, or its runtime no longer has the call.
+    pub async fn prepare(
+        &self,
+        signer: &dyn Signer,
+        op: &Op,
+    ) -> Result<SignedExtrinsic, ChainError> {
+        preflight::check_alone(op)?;
+        let view = self.pinned(At::Head).await?;
+        Ok(self.sign(&view, signer, op).await?.extrinsic)
+    }
+
     pub(super) async fn write(&self, signer: &dyn Signer, op: Op) -> Result<Receipt, ChainError> {
         preflight::check_alone(&op)?;
         let lane = self.lanes.of(signer.hotkey());
@@ -156,6 +170,8 @@ impl<T: RpcTransport> SubtensorChain<T> {
                     | PoolError::Future
                     | PoolError::PriorityTooLow
                     | PoolError::Banned
+                    // Of a runtime or a fork that has passed meanwhile.
+                    | PoolError::BadProof
                     | PoolError::Outdated),
                 )) => (refused, *under_way) = (again, None),
                 // No answer: it may be in the pool all the same.

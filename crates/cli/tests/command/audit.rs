@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use connito_chain::embedded::{EmbeddedChain, GenesisNeuron, GenesisSpec};
 use connito_chain::keys::{Keypair, Signer};
-use connito_chain::subtensor::SubtensorChain;
+use connito_chain::subtensor::{Connection, SubtensorChain};
 use connito_chain::{Chain, Field, Op};
 use connito_engine::data::documents::TokenDocuments;
 use connito_engine::{Model, ModelConfig};
@@ -141,7 +141,9 @@ fn make_blocks(chain: Arc<EmbeddedChain>, tasks: &[BlobId], blocks: u64) {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let client = SubtensorChain::connect(Arc::clone(&chain)).await.unwrap();
+        let client = SubtensorChain::connect(Arc::clone(&chain), Connection::default())
+            .await
+            .unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let making = tokio::spawn(Arc::clone(&chain).run(async move {
             let _ = stopped.await;

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use connito_chain::embedded::{EmbeddedChain, GenesisNeuron, GenesisSpec};
 use connito_chain::keys::{Keypair, Signer};
-use connito_chain::{Endpoint, Field, Op, SignedOp};
+use connito_chain::subtensor::{Connection, SubtensorChain};
+use connito_chain::{Endpoint, Field, Op};
 use connito_learning::toy::expert_names;
 use connito_node::blobs::{BlobError, DiskBlobs};
 use connito_protocol::announcement::Announcement;
@@ -60,8 +61,9 @@ fn key(role: &str, number: u16) -> Keypair {
 }
 
 /// The chain in `folder`, standing at the first block of the upload window of cycle 0.
-pub(crate) fn chain(folder: &Path, plan: Plan, task: BlobId) -> Outcome<Arc<EmbeddedChain>> {
+pub(crate) async fn chain(folder: &Path, plan: Plan, task: BlobId) -> Outcome<Arc<EmbeddedChain>> {
     let chain = EmbeddedChain::open(folder, genesis(plan))?;
+    let client = SubtensorChain::connect(Arc::clone(&chain), Connection::default()).await?;
     let schedule = Schedule::new(STARTS, Rules::default().windows);
     let opens = |window| schedule.opens(Cycle(0), window).0;
     if chain.head().number == Block(0) {
@@ -71,8 +73,8 @@ pub(crate) fn chain(folder: &Path, plan: Plan, task: BlobId) -> Outcome<Arc<Embe
             ip: [127, 0, 0, 1].into(),
             port: 9,
         };
-        submit(&chain, &owner, 0, &Op::Serve(somewhere))?;
-        submit(&chain, &owner, 1, &record(&Announcement::Task { task }))?;
+        submit(&client, &owner, &Op::Serve(somewhere)).await?;
+        submit(&client, &owner, &record(&Announcement::Task { task })).await?;
         chain.advance(opens(Window::Seal) - 1)?;
         for number in 0..plan.miners {
             let sealed = Announcement::Sealed {
@@ -80,7 +82,7 @@ pub(crate) fn chain(folder: &Path, plan: Plan, task: BlobId) -> Outcome<Arc<Embe
                 group: GroupId(0),
                 seal: Seal([1; 32]),
             };
-            submit(&chain, &miner(number), 0, &record(&sealed))?;
+            submit(&client, &miner(number), &record(&sealed)).await?;
         }
     }
     chain.advance(opens(Window::Reveal) - chain.head().number.0)?;
@@ -111,10 +113,14 @@ fn record(announcement: &Announcement) -> Op {
     Op::Commit(vec![Field::Raw(announcement.encode())])
 }
 
-fn submit(chain: &EmbeddedChain, signer: &Keypair, nonce: u64, op: &Op) -> Outcome<()> {
-    let until = chain.head().number.next();
-    let signed = SignedOp::sign(signer, chain.identity(), op, nonce, until)?;
-    chain.submit(signed)?;
+/// Puts an operation into the pool; blocks are made by hand.
+async fn submit(
+    chain: &SubtensorChain<Arc<EmbeddedChain>>,
+    signer: &Keypair,
+    op: &Op,
+) -> Outcome<()> {
+    let signed = chain.prepare(signer, op).await?;
+    chain.transport().submit(&signed.bytes)?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use connito_chain::keys::Signer;
-use connito_chain::subtensor::SubtensorChain;
+use connito_chain::subtensor::{Connection, SubtensorChain};
 use connito_node::blobs::DiskBlobs;
 use connito_node::chain_link;
 use connito_node::role::{self, Setup};
@@ -22,8 +22,8 @@ pub(crate) async fn serve(options: &Options) -> Outcome<()> {
     let folder = options.folder.join("validator");
     // Closed again before the role opens it.
     let task = network::task(&DiskBlobs::open(folder.join("blobs"))?, options.plan())?;
-    let chain = network::chain(&options.folder.join("chain"), options.plan(), task)?;
-    let chain = Arc::new(SubtensorChain::connect(chain).await?);
+    let chain = network::chain(&options.folder.join("chain"), options.plan(), task).await?;
+    let chain = Arc::new(SubtensorChain::connect(chain, Connection::default()).await?);
     let listener = TcpListener::bind(options.listen).await?;
     let address = listener.local_addr()?;
     let keypair = Arc::new(network::validator());

@@ -1,0 +1,216 @@
+//! Several endpoints of one chain: passing over those that fail, never asking those of another chain,
+//! keeping to the pace that public ones allow.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use connito_chain::embedded::EmbeddedChain;
+use connito_chain::rpc::RpcTransport;
+use connito_chain::subtensor::{Connection, EndpointPool, SubtensorChain};
+use connito_chain::{At, Chain, ChainError, TransportError};
+use connito_protocol::ids::{Block, Netuid};
+use tokio::time::Instant;
+
+use crate::network::*;
+
+/// An endpoint that can be switched off and counts what it is asked.
+#[derive(Debug, Clone)]
+struct Switched {
+    name: &'static str,
+    chain: Arc<EmbeddedChain>,
+    off: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+    /// What was asked, newest last.
+    methods: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Switched {
+    fn new(name: &'static str, chain: &Arc<EmbeddedChain>) -> Self {
+        Self {
+            name,
+            chain: Arc::clone(chain),
+            off: Arc::default(),
+            asked: Arc::default(),
+            methods: Arc::default(),
+        }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl RpcTransport for Switched {
+    fn endpoint(&self) -> &str {
+        self.name
+    }
+
+    async fn call(&self, body: Vec<u8>) -> Result<Vec<u8>, TransportError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let text = String::from_utf8_lossy(&body).into_owned();
+        self.methods.lock().unwrap().push_back(text);
+        if self.off.load(Ordering::Relaxed) {
+            return Err(TransportError {
+                endpoint: self.name.to_owned(),
+                problem: "switched off".to_owned(),
+                retry: true,
+                source: None,
+            });
+        }
+        // Without the extension: as a public node answers.
+        Ok(self.chain.handle(&body))
+    }
+}
+
+async fn pooled(
+    endpoints: &[&Switched],
+    interval: Duration,
+) -> Result<SubtensorChain<EndpointPool<Switched>>, ChainError> {
+    let endpoints = endpoints.iter().map(|endpoint| (*endpoint).clone());
+    let pool = EndpointPool::new(endpoints.collect(), interval, None)?;
+    SubtensorChain::connect(pool, Connection::default()).await
+}
+
+fn chain() -> Arc<EmbeddedChain> {
+    EmbeddedChain::in_memory(spec()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_fails_is_passed_over_and_not_asked_again() {
+    let chain = chain();
+    let (first, second) = (
+        Switched::new("first", &chain),
+        Switched::new("second", &chain),
+    );
+    let client = pooled(&[&first, &second], Duration::ZERO).await.unwrap();
+    assert_eq!(
+        second.asked(),
+        0,
+        "the first answers, so nobody else is asked"
+    );
+    first.off.store(true, Ordering::Relaxed);
+    client.metagraph(At::Head).await.unwrap();
+    let asked = first.asked();
+    client.metagraph(At::Head).await.unwrap();
+    assert_eq!(first.asked(), asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_fail_the_error_names_the_first_that_did() {
+    let chain = chain();
+    let (first, second) = (
+        Switched::new("first", &chain),
+        Switched::new("second", &chain),
+    );
+    let client = pooled(&[&first, &second], Duration::ZERO).await.unwrap();
+    first.off.store(true, Ordering::Relaxed);
+    second.off.store(true, Ordering::Relaxed);
+    let error = client.block(At::Head).await.unwrap_err();
+    assert_eq!(error.to_string(), "chain endpoint first: switched off");
+    // They come back.
+    second.off.store(false, Ordering::Relaxed);
+    client.block(At::Head).await.unwrap();
+}
+
+/// What should not happen: a read of another chain, however long the right one is away.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_of_another_chain_is_asked_for_its_name_and_nothing_else() {
+    let mut other = spec();
+    other.genesis_time_ms += 1;
+    let other = EmbeddedChain::in_memory(other).unwrap();
+    let (ours, theirs) = (
+        Switched::new("ours", &chain()),
+        Switched::new("theirs", &other),
+    );
+    let client = pooled(&[&ours, &theirs], Duration::ZERO).await.unwrap();
+    ours.off.store(true, Ordering::Relaxed);
+    for _ in 0..3 {
+        assert!(client.metagraph(At::Head).await.is_err());
+    }
+    let asked = theirs.methods.lock().unwrap();
+    assert!(!asked.is_empty());
+    assert!(
+        asked.iter().all(|body| body.contains("chain_getBlockHash")),
+        "{asked:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_chain_that_is_not_the_one_meant_is_refused_by_its_first_block() {
+    let chain = chain();
+    let meant = Connection {
+        genesis: Some(connito_protocol::ids::BlockHash([7; 32])),
+        ..Connection::default()
+    };
+    let refused = SubtensorChain::connect(Arc::clone(&chain), meant).await;
+    let expected = format!(
+        "chain endpoint in this process is of another chain: its first block is {}",
+        chain.identity().genesis
+    );
+    assert_eq!(refused.unwrap_err().to_string(), expected);
+}
+
+#[tokio::test]
+async fn a_subnet_that_is_not_there_is_named() {
+    let missing = Connection {
+        netuid: Some(Netuid(77)),
+        ..Connection::default()
+    };
+    let refused = SubtensorChain::connect(chain(), missing).await;
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "the chain has no subnet 77"
+    );
+}
+
+/// Nine at once, then one a second: what a public endpoint's operator allows.
+#[tokio::test(start_paused = true)]
+async fn a_public_endpoint_is_asked_no_more_often_than_it_allows() {
+    let endpoint = Switched::new("public", &chain());
+    let client = pooled(&[&endpoint], Duration::from_secs(1)).await.unwrap();
+    let (began, asked) = (Instant::now(), endpoint.asked());
+    for _ in 0..30 {
+        client.block(At::Head).await.unwrap();
+    }
+    let requests = endpoint.asked() - asked;
+    let seconds = began.elapsed().as_secs();
+    assert_eq!(requests, 30);
+    assert!((21..=30).contains(&seconds), "{seconds} s");
+}
+
+/// The first endpoint still answers, but its chain stands still: the watchdog passes it over.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_without_new_blocks_is_passed_over_for_one_that_has_them() {
+    let (still, moving) = (chain(), chain());
+    moving.advance(2).unwrap();
+    let (first, second) = (
+        Switched::new("still", &still),
+        Switched::new("moving", &moving),
+    );
+    let client = pooled(&[&first, &second], Duration::ZERO).await.unwrap();
+    let wait = Duration::from_secs(60);
+    let stalled = client.wait_block(Block(0), wait).await;
+    let expected = "chain endpoint still: no block after 0 for 10 block times";
+    assert_eq!(stalled.unwrap_err().to_string(), expected);
+    let block = client.wait_block(Block(0), wait).await.unwrap();
+    assert_eq!(block.number, Block(1));
+}
+
+/// A block named by its hash is the same everywhere; one endpoint not having it yet is no answer.
+#[tokio::test(start_paused = true)]
+async fn a_block_that_one_endpoint_lacks_is_read_at_the_next() {
+    let (behind, ahead) = (chain(), chain());
+    let block = ahead.advance(3).unwrap();
+    let (first, second) = (
+        Switched::new("behind", &behind),
+        Switched::new("ahead", &ahead),
+    );
+    let client = pooled(&[&first, &second], Duration::ZERO).await.unwrap();
+    let read = client.metagraph(At::Hash(block.hash)).await.unwrap();
+    assert_eq!(read.at.number, Block(3));
+    let nowhere = At::Hash(connito_protocol::ids::BlockHash([9; 32]));
+    let absent = client.metagraph(nowhere).await.unwrap_err();
+    assert!(matches!(absent, ChainError::UnknownBlock(at) if at == nowhere));
+}

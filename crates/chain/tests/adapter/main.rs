@@ -1,0 +1,13 @@
+//! The adapter over the embedded chain, whole and through transports that misbehave.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test says by panicking that it failed"
+)]
+
+mod client;
+mod endpoints;
+mod faults;
+mod forks;
+mod http;
+mod network;
