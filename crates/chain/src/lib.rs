@@ -73,7 +73,6 @@
 
 pub mod btauth;
 mod chain;
-mod codec;
 pub mod embedded;
 mod error;
 pub mod fields;

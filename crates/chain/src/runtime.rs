@@ -29,6 +29,7 @@ mod events;
 mod extrinsic;
 mod layout;
 mod metadata;
+mod reader;
 mod serve;
 mod shapes;
 mod storage;

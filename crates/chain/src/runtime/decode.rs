@@ -5,9 +5,9 @@
 //! are announced and not there. Decoding is strict: bytes left over, compact integers in a longer
 //! form than needed and truth values other than 0 and 1 are refused.
 
+use super::reader::{DecodeError, Reader};
 use super::types::{Fields, Type, TypeId, Types};
 use super::value::Value;
-use crate::codec::{DecodeError, Reader};
 
 /// Levels of nesting. Values of real runtimes stay below twenty.
 const MAX_DEPTH: usize = 100;
@@ -74,29 +74,30 @@ impl<'a> Decoder<'a> {
                 _ => return Err(self.reader.refuse("neither true nor false")),
             },
             Type::Char => {
-                let scalar = char::from_u32(self.reader.u32()?);
+                let scalar = u32::try_from(self.reader.unsigned(4)?).ok();
+                let scalar = scalar.and_then(char::from_u32);
                 let scalar = scalar.ok_or_else(|| self.reader.refuse("no character"))?;
                 Value::Text(scalar.to_string())
             }
             Type::Text => {
-                let bytes = self.reader.bytes(usize::MAX)?;
+                let bytes = self.reader.bytes()?;
                 let text = std::str::from_utf8(bytes);
                 let text = text.map_err(|_| self.reader.refuse("text that is not UTF-8"))?;
                 Value::Text(text.to_owned())
             }
-            Type::Unsigned(width) => Value::Unsigned(self.unsigned(*width)?),
+            Type::Unsigned(width) => Value::Unsigned(self.reader.unsigned(usize::from(*width))?),
             Type::Signed(width) => {
-                let unsigned = self.unsigned(*width)?;
+                let unsigned = self.reader.unsigned(usize::from(*width))?;
                 let unused = 128 - 8 * u32::from(*width);
                 Value::Signed((unsigned << unused) as i128 >> unused)
             }
             Type::Wide => Value::Bytes(self.reader.take(32)?.to_vec()),
             Type::Compact(of) => self.compact(*of)?,
             Type::Sequence(of) if self.types.is_byte(*of) => {
-                Value::Bytes(self.reader.bytes(usize::MAX)?.to_vec())
+                Value::Bytes(self.reader.bytes()?.to_vec())
             }
             Type::Sequence(of) => {
-                let count = self.reader.count(usize::MAX)?;
+                let count = self.reader.count()?;
                 self.list(*of, count)?
             }
             Type::Array(count, of) => {
@@ -144,13 +145,6 @@ impl<'a> Decoder<'a> {
                 fields.collect::<Result<_, _>>().map(Value::Record)
             }
         }
-    }
-
-    fn unsigned(&mut self, width: u8) -> Result<u128, DecodeError> {
-        let mut bytes = [0; 16];
-        let width = usize::from(width).min(bytes.len());
-        bytes[..width].copy_from_slice(self.reader.take(width)?);
-        Ok(u128::from_le_bytes(bytes))
     }
 
     fn compact(&mut self, of: TypeId) -> Result<Value, DecodeError> {

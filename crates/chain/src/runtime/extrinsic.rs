@@ -14,8 +14,8 @@
 use parity_scale_codec::{Compact, Encode as _};
 
 use super::metadata::{EXTRINSIC_VERSION, Extension};
-use super::storage::blake2_256;
 use super::{Runtime, ShapeError, Value, layout, types};
+use crate::hash::blake2_256;
 use crate::keys::Signer;
 
 /// The bit that says that an extrinsic is signed.

@@ -4,13 +4,13 @@
 //! as its hasher leaves it. Hashers that append the key itself (`…Concat`, `Identity`) can be read
 //! back, so that the entries of a map tell their keys.
 
-use blake2::Digest as _;
 use frame_metadata::v14::StorageHasher;
 
 use super::decode::{Decoder, decode};
 use super::encode::encode;
 use super::metadata::StorageItem;
 use super::{Runtime, ShapeError, Value};
+use crate::hash::{blake2_128, blake2_256, twox64, twox128};
 
 impl Runtime {
     /// The storage key of an entry. Fewer keys than the item has give the prefix of all entries that
@@ -98,21 +98,22 @@ impl Runtime {
 
     fn storage_prefix(&self, pallet: &str, item: &str) -> Vec<u8> {
         let prefix = self.metadata().pallets.get(pallet).map(|p| &*p.prefix);
-        let mut key = twox::<16>(prefix.unwrap_or(pallet).as_bytes()).to_vec();
-        key.extend_from_slice(&twox::<16>(item.as_bytes()));
-        key
+        let prefix = prefix.unwrap_or(pallet);
+        [twox128(prefix.as_bytes()), twox128(item.as_bytes())].concat()
     }
 }
 
 fn append_hashed(hasher: &StorageHasher, key: &[u8], out: &mut Vec<u8>) {
     match hasher {
         StorageHasher::Identity => {}
-        StorageHasher::Twox64Concat => out.extend_from_slice(&twox::<8>(key)),
-        StorageHasher::Twox128 => out.extend_from_slice(&twox::<16>(key)),
-        StorageHasher::Twox256 => out.extend_from_slice(&twox::<32>(key)),
+        StorageHasher::Twox64Concat => out.extend_from_slice(&twox64(key, 0).to_le_bytes()),
+        StorageHasher::Twox128 => out.extend_from_slice(&twox128(key)),
+        StorageHasher::Twox256 => {
+            let parts = (0..4).flat_map(|seed| twox64(key, seed).to_le_bytes());
+            out.extend(parts);
+        }
         StorageHasher::Blake2_128 | StorageHasher::Blake2_128Concat => {
-            type Blake2b128 = blake2::Blake2b<blake2::digest::consts::U16>;
-            out.extend_from_slice(&Blake2b128::digest(key));
+            out.extend_from_slice(&blake2_128(key));
         }
         StorageHasher::Blake2_256 => out.extend_from_slice(&blake2_256(key)),
     }
@@ -132,19 +133,4 @@ fn kept_behind(hasher: &StorageHasher) -> Option<usize> {
         | StorageHasher::Blake2_128
         | StorageHasher::Blake2_256 => None,
     }
-}
-
-/// BLAKE2b with 256 bits.
-pub(super) fn blake2_256(bytes: &[u8]) -> [u8; 32] {
-    blake2::Blake2b::<blake2::digest::consts::U32>::digest(bytes).into()
-}
-
-/// xxHash64 with the seeds 0, 1, … side by side, `N` bytes in all.
-fn twox<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    let mut out = [0; N];
-    for (seed, part) in (0..).zip(out.chunks_mut(8)) {
-        let hash = twox_hash::XxHash64::oneshot(seed, bytes).to_le_bytes();
-        part.copy_from_slice(&hash[..part.len()]);
-    }
-    out
 }

@@ -4,6 +4,8 @@
 //! that nodes serve: 365 (format 16), 419 (14), 439 (15) and 461 (15). The vectors are the official
 //! client's, which are the same at all of them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod calls;
 mod events;
 mod hostile;
