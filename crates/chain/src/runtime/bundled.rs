@@ -12,7 +12,7 @@ pub const BUNDLED_VERSION: RuntimeVersion = RuntimeVersion {
     transaction: 1,
 };
 
-/// Metadata of version 15, as `state_getMetadata` answers it.
+/// Metadata of version 15: the bytes that start with `meta`.
 #[must_use]
 pub fn bundled() -> &'static [u8] {
     include_bytes!("../../metadata/subtensor-461.scale")

@@ -13,8 +13,8 @@ use super::value::Value;
 const MAX_DEPTH: usize = 100;
 /// Values that may stand in a few bytes: units and empty structs take none.
 const FREE_VALUES: usize = 1_024;
-/// Values for each byte beyond that.
-const VALUES_PER_BYTE: usize = 8;
+/// Values for each byte beyond that: structs around structs around a byte. Real ones have three.
+const VALUES_PER_BYTE: usize = 4;
 
 /// The value that `bytes` are, all of them.
 pub(super) fn decode(types: &Types, id: TypeId, bytes: &[u8]) -> Result<Value, DecodeError> {

@@ -87,7 +87,9 @@ fn extrinsics_are_the_official_clients() {
 /// The list of extensions is read from each version's metadata; they come to the same bytes.
 #[test]
 fn every_version_is_signed_for() {
+    let sent = |spec| runtime(spec).sign(&Counting, &transfer(), &terms(7, Era::Immortal));
     for spec in SPECS {
+        assert_eq!(sent(spec), sent(461), "{spec}");
         let payload = runtime(spec).signing_payload(&transfer(), &terms(7, Era::Immortal));
         let version = hex::encode(spec.to_le_bytes());
         let call = hex::encode(transfer());
