@@ -1,6 +1,8 @@
 //! Blocks: their hashes, their times, what they contain, and how far back they can be read.
 
-use connito_chain::embedded::{EmbeddedChain, KEPT_BLOCKS};
+use std::sync::Arc;
+
+use connito_chain::embedded::{EmbeddedChain, KEPT_BLOCKS, Pace};
 use connito_chain::runtime::Value;
 use serde_json::json;
 
@@ -202,4 +204,38 @@ fn a_block_that_does_not_exist_is_another_answer() {
         error.unwrap_err(),
         json!({ "code": 4003, "message": message })
     );
+}
+
+/// What should happen: a block every block time, none after the end.
+#[tokio::test(start_paused = true)]
+async fn a_running_chain_makes_a_block_every_block_time() {
+    let network = Network::new();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(Arc::clone(&network.chain).run(async {
+        let _ = stopped.await;
+    }));
+    for number in 1..=3 {
+        network.next_block().await;
+        assert_eq!(network.chain.head().number.0, number);
+    }
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
+    assert_eq!(network.chain.head().number.0, 3);
+}
+
+/// What should happen: no block without an extrinsic, and one as soon as there is.
+#[tokio::test(start_paused = true)]
+async fn a_chain_on_demand_waits_for_extrinsics_only() {
+    let network = Network::new();
+    let never = std::future::pending::<()>();
+    let running = tokio::spawn(Arc::clone(&network.chain).run_at(Pace::Demand, never));
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!(network.chain.head().number.0, 0);
+    for nonce in 0..3 {
+        let bytes = network.signed(MINER, nonce, &commit("now"));
+        network.chain.submit(&bytes).unwrap();
+        network.next_block().await;
+        assert_eq!(network.outcomes(), ["ok"]);
+    }
+    running.abort();
 }

@@ -106,6 +106,17 @@ impl Network {
         self.outcomes().pop().unwrap()
     }
 
+    /// Waits for the next block of a chain that is running.
+    pub(crate) async fn next_block(&self) {
+        let head = self.chain.head().number.0;
+        let params = json!([head, 10_000]);
+        let wait =
+            json!({ "jsonrpc": "2.0", "id": 7, "method": "connito_waitBlock", "params": params });
+        let answer = self.chain.handle_async(wait.to_string().as_bytes()).await;
+        let answer: Json = serde_json::from_slice(&answer).unwrap();
+        assert!(answer["result"].is_object(), "{answer}");
+    }
+
     /// What became of each signed extrinsic of the newest block: the name of its failure, or `ok`.
     pub(crate) fn outcomes(&self) -> Vec<String> {
         let mut outcomes = Vec::new();

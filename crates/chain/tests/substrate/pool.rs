@@ -103,10 +103,11 @@ fn extrinsics_of_different_accounts_keep_their_order_of_arrival() {
 #[test]
 fn a_full_block_leaves_the_rest_for_the_next() {
     let network = Network::new();
+    let call = commit("x");
     let send = |nonce| {
         network
             .chain
-            .submit(&network.signed(STRANGER, nonce, &commit("x")))
+            .submit(&network.signed(STRANGER, nonce, &call))
     };
     for nonce in 0..1_030 {
         send(nonce).unwrap();
