@@ -163,7 +163,7 @@ impl<T: RpcTransport> SubtensorChain<T> {
             .runtimes
             .at(&self.transport, self.identity.genesis, block);
         match runtime.await {
-            Err(error) => Err(self.dated(error, block).await),
+            Err(error) => Err(self.dated(error).await),
             runtime => runtime,
         }
     }
@@ -179,21 +179,6 @@ impl<T: RpcTransport> SubtensorChain<T> {
     async fn pinned(&self, at: At) -> Result<View<'_, T>, ChainError> {
         let block = self.resolve(at).await?;
         self.view(block).await
-    }
-
-    /// Completes the error of a pruned state with the oldest block that is still there.
-    async fn dated(&self, error: ChainError, block: BlockRef) -> ChainError {
-        match error {
-            ChainError::Pruned {
-                wanted,
-                oldest: None,
-            } => {
-                let head = self.resolve(At::Head).await.map(|head| head.number);
-                let oldest = self.oldest_readable(head.unwrap_or(block.number)).await;
-                ChainError::Pruned { wanted, oldest }
-            }
-            other => other,
-        }
     }
 
     async fn events(&self, block: BlockRef) -> Result<Vec<EventRecord>, ChainError> {
@@ -313,7 +298,7 @@ impl<T: RpcTransport> Chain for SubtensorChain<T> {
                 at: view.block,
                 value,
             }),
-            Err(error) => Err(self.dated(error, view.block).await),
+            Err(error) => Err(self.dated(error).await),
         }
     }
 
@@ -324,7 +309,7 @@ impl<T: RpcTransport> Chain for SubtensorChain<T> {
                 at: view.block,
                 value,
             }),
-            Err(error) => Err(self.dated(error, view.block).await),
+            Err(error) => Err(self.dated(error).await),
         }
     }
 
@@ -335,7 +320,7 @@ impl<T: RpcTransport> Chain for SubtensorChain<T> {
                 at: view.block,
                 value,
             }),
-            Err(error) => Err(self.dated(error, view.block).await),
+            Err(error) => Err(self.dated(error).await),
         }
     }
 

@@ -79,6 +79,13 @@ pub(super) fn read_hash(method: &str, answer: &Json) -> Result<Option<BlockHash>
 impl<T: RpcTransport> SubtensorChain<T> {
     /// The block that `at` stands for.
     pub(super) async fn resolve(&self, at: At) -> Result<BlockRef, ChainError> {
+        match self.look_up(at).await {
+            Err(error) => Err(self.dated(error).await),
+            block => block,
+        }
+    }
+
+    async fn look_up(&self, at: At) -> Result<BlockRef, ChainError> {
         match at {
             At::Head => self.header(json!([]), at).await,
             At::Finalized => {
@@ -130,7 +137,12 @@ impl<T: RpcTransport> SubtensorChain<T> {
         let answer = ask(&self.transport, Question::new(METHOD, params)).await;
         let header = match answer {
             Err(CallError::NoBlock) | Ok(Json::Null) => return Err(ChainError::UnknownBlock(at)),
-            Err(error) => return Err(error.at(Block(0))),
+            Err(error) => {
+                return Err(error.at(match at {
+                    At::Number(number) => number,
+                    _ => Block(0),
+                }));
+            }
             Ok(header) => header,
         };
         read_header(&header).ok_or_else(|| misshapen(METHOD, "no header"))
@@ -156,22 +168,22 @@ impl<T: RpcTransport> SubtensorChain<T> {
             if Instant::now() >= give_up {
                 return Err(ChainError::Timeout(after.next()));
             }
-            let pause = self.block_time() / POLLS_PER_BLOCK;
-            if self.holds_answers && give_up > asked {
-                let patience = give_up.duration_since(asked).min(self.block_time() * 2);
-                self.held(head.number, patience).await?;
-            } else {
-                sleep_until(give_up.min(asked + pause)).await;
+            // Two block times at most, so that the watchdog looks at the head often enough.
+            let patience = give_up.duration_since(asked).min(self.block_time() * 2);
+            if !(self.holds_answers && self.held(head.number, patience).await?) {
+                sleep_until(give_up.min(asked + self.block_time() / POLLS_PER_BLOCK)).await;
             }
         }
     }
 
-    /// Asks a server that can to answer when there is a block after `after`.
-    async fn held(&self, after: Block, patience: Duration) -> Result<(), ChainError> {
+    /// Asks a server that can to answer when there is a block after `after`; whether there is.
+    async fn held(&self, after: Block, patience: Duration) -> Result<bool, ChainError> {
         let timeout_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         let question = Question::new(super::WAIT_METHOD, json!([after.0, timeout_ms]));
         let answer = ask(&self.transport, question).await;
-        answer.map(|_| ()).map_err(|error| error.at(after))
+        answer
+            .map(|answer| !answer.is_null())
+            .map_err(|error| error.at(after))
     }
 
     /// Notes that the head was seen at `head` and the wanted block not there.
@@ -187,9 +199,10 @@ impl<T: RpcTransport> SubtensorChain<T> {
         }
         let endpoint = self.transport.endpoint().to_owned();
         let problem = format!("no block after {head} for {STALLED_AFTER_BLOCKS} block times");
-        // The next endpoint gets its own time.
-        *standing = None;
-        self.transport.give_up(&problem);
+        if self.transport.give_up(&problem) > 1 {
+            // The next endpoint gets its own time.
+            *standing = None;
+        }
         Err(ChainError::Transport(TransportError {
             endpoint,
             problem,
@@ -198,8 +211,26 @@ impl<T: RpcTransport> SubtensorChain<T> {
         }))
     }
 
+    /// Completes the error of a pruned state with the oldest block that is still there.
+    pub(super) async fn dated(&self, error: ChainError) -> ChainError {
+        match error {
+            ChainError::Pruned {
+                wanted,
+                oldest: None,
+            } => {
+                let head = self.look_up(At::Head).await;
+                let oldest = match head {
+                    Ok(head) => self.oldest_readable(head.number).await,
+                    Err(_) => None,
+                };
+                ChainError::Pruned { wanted, oldest }
+            }
+            other => other,
+        }
+    }
+
     /// The oldest block before `head` whose state can still be read, by halving.
-    pub(super) async fn oldest_readable(&self, head: Block) -> Option<Block> {
+    async fn oldest_readable(&self, head: Block) -> Option<Block> {
         let (mut gone, mut there) = (0, head.0);
         if self.readable(Block(gone)).await? {
             return Some(Block(gone));

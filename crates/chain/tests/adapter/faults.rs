@@ -223,9 +223,9 @@ async fn another_operation_does_not_wait_for_one_of_unknown_fate() {
         .submit(&pair(MINER), commit("next"))
         .await
         .unwrap();
-    assert_eq!((second.included.number, second.index), (Block(1), 1));
+    assert_eq!((second.included.number, second.index), (Block(1), 2));
     let records = setting.client.commitments(At::Head).await.unwrap().value;
-    assert_eq!((records[0].block, records[0].index), (Block(1), 1));
+    assert_eq!((records[0].block, records[0].index), (Block(1), 2));
 }
 
 /// What a process before this one did is not done again: the chain shows it already.

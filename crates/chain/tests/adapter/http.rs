@@ -110,7 +110,7 @@ fn a_text_that_is_no_http_url_is_refused_before_anything_is_sent() {
         assert!(
             error
                 .to_string()
-                .starts_with(&format!("chain endpoint {text}: not a")),
+                .starts_with(&format!("chain endpoint {text}: not the URL of a chain")),
             "{error}"
         );
         assert!(!error.retry);
