@@ -11,6 +11,7 @@ pub(crate) mod select;
 pub(crate) mod sim;
 pub(crate) mod slice;
 pub(crate) mod train;
+pub(crate) mod wallet;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -30,6 +31,7 @@ use select::{AffinityArguments, SelectArguments};
 use sim::SimArguments;
 use slice::{JoinArguments, SliceArguments};
 use train::{TrainArguments, TrainerKind};
+use wallet::WalletCommand;
 
 /// Train a Mixture-of-Experts model together with people you need not trust.
 #[derive(Debug, Parser)]
@@ -85,6 +87,9 @@ pub(crate) enum Command {
     Replay(ReplayArguments),
     /// Recompute every state of a run from its chain and blobs
     Audit(AuditArguments),
+    /// Make, list and use keys in the wallets of Bittensor's own tools
+    #[command(subcommand)]
+    Wallet(WalletCommand),
     /// Compute a checkpoint's logits or gradients, for comparison with another framework
     #[command(subcommand)]
     Inspect(InspectCommand),

@@ -23,6 +23,7 @@ mod join;
 mod localnet;
 mod output;
 mod partition;
+mod password;
 mod plan;
 mod pretrain;
 mod progress;
@@ -36,6 +37,7 @@ mod sim;
 mod slice;
 mod text_file;
 mod train;
+mod wallet;
 mod wrap;
 mod xml;
 
@@ -86,6 +88,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Audit(arguments) => on_runtime(audit::run(arguments)),
+        Command::Wallet(command) => wallet::run(&command),
         Command::Inspect(command) => inspect::run(&command),
         Command::Bench(command) => bench::run(&command),
         Command::Completions { shell } => {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use connito_chain::embedded::EmbeddedChain;
-use connito_chain::keys::{self, Keypair, Signer};
+use connito_chain::keys::{Keypair, Signer};
 use connito_chain::{At, Chain, ChainError};
 use connito_learning::learner::Conduct;
 use connito_learning::task::{TaskPlan, publish};
@@ -32,6 +32,7 @@ use crate::chain_access::{ChainAccess, RemoteChain};
 use crate::config::{ChainConfig, MinerConduct, RoleConfig, TaskConfig};
 use crate::corpus::Corpus;
 use crate::exit::{Blame, Failure};
+use crate::password;
 
 /// How long a role waits for its chain to answer for the first time.
 const CHAIN_PATIENCE: Duration = Duration::from_secs(20);
@@ -114,7 +115,9 @@ pub(crate) async fn participant(
             "a copying miner needs the key `victim`"
         )));
     }
-    let keypair = Arc::new(keys::read(&config.hotkey).input()?);
+    // A password may have to be typed, and takes seconds to check.
+    let keypair = tokio::task::block_in_place(|| password::unlock(&config.hotkey))?;
+    let keypair = Arc::new(keypair);
     let listener = match (kind, config.listen) {
         (Kind::Miner, _) => None,
         (_, Some(address)) => Some(listen(address).await?),

@@ -18,6 +18,7 @@ mod select;
 mod sim;
 mod slice;
 mod train;
+mod wallet;
 
 use std::ffi::OsStr;
 use std::process::Command;
@@ -30,6 +31,7 @@ fn connito(arguments: impl IntoIterator<Item: AsRef<OsStr>>) -> Command {
         .env("COLUMNS", "100")
         .env("NO_COLOR", "1")
         .env_remove("CLICOLOR_FORCE")
-        .env_remove("CONNITO_LOG");
+        .env_remove("CONNITO_LOG")
+        .env_remove("BT_WALLET_PATH");
     command
 }
