@@ -45,7 +45,9 @@ const LAST_COMMITMENT: Item<(u16, AccountId), u32> =
     Item::new("Commitments", "LastCommitment", BY_NETUID_AND_ACCOUNT);
 const LAST_BONDS_RESET: Item<(u16, AccountId), u32> =
     Item::new("Commitments", "LastBondsReset", BY_NETUID_AND_ACCOUNT);
-const REVEALED_COMMITMENTS: Item<(u16, AccountId), Vec<(Vec<u8>, u64)>> =
+/// Plaintexts, and the blocks they were revealed in.
+type Reveals = Vec<(Vec<u8>, u64)>;
+const REVEALED_COMMITMENTS: Item<(u16, AccountId), Reveals> =
     Item::new("Commitments", "RevealedCommitments", BY_NETUID_AND_ACCOUNT);
 const USED_SPACE_OF: Item<(u16, AccountId), UsageTracker> =
     Item::new("Commitments", "UsedSpaceOf", BY_NETUID_AND_ACCOUNT);

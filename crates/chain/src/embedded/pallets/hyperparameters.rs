@@ -182,11 +182,12 @@ pub(super) fn set(
     if netuid_of(call).is_some_and(|netuid| !neurons::exists(state, netuid)) {
         return Err(Refused::SubnetDoesNotExist.into());
     }
-    let happened = apply(state, call, block)?;
+    check_bounds(state, call)?;
+    store(state, call, block);
     if let Some((netuid, change)) = by_owner {
         change.remember(state, (netuid, signer), block.number);
     }
-    Ok(vec![Event::Subtensor(happened)])
+    Ok(vec![Event::Subtensor(happened(call))])
 }
 
 fn netuid_of(call: Call) -> Option<u16> {
@@ -233,81 +234,98 @@ fn owned(call: Call) -> Option<(u16, Change)> {
     Some((netuid_of(call)?, change))
 }
 
-/// Checks a value and stores it.
-fn apply(state: &mut Overlay<'_>, call: Call, block: &Block) -> Result<Happened, DispatchError> {
-    check_bounds(state, call)?;
-    Ok(match call {
+/// Stores a value that is within its bounds.
+fn store(state: &mut Overlay<'_>, call: Call, block: &Block) {
+    use parameters as stored;
+    match call {
         Call::ServingRateLimit { netuid, value } => {
-            parameters::SERVING_RATE_LIMIT.put(state, netuid, value);
-            Happened::ServingRateLimitSet(netuid, value)
+            stored::SERVING_RATE_LIMIT.put(state, netuid, value);
         }
         Call::WeightsVersionKey { netuid, value } => {
-            parameters::WEIGHTS_VERSION_KEY.put(state, netuid, value);
-            Happened::WeightsVersionKeySet(netuid, value)
+            stored::WEIGHTS_VERSION_KEY.put(state, netuid, value);
         }
         Call::WeightsSetRateLimit { netuid, value } => {
-            parameters::WEIGHTS_SET_RATE_LIMIT.put(state, netuid, value);
-            Happened::WeightsSetRateLimitSet(netuid, value)
+            stored::WEIGHTS_SET_RATE_LIMIT.put(state, netuid, value);
         }
         Call::ImmunityPeriod { netuid, value } => {
-            parameters::IMMUNITY_PERIOD.put(state, netuid, value);
-            Happened::ImmunityPeriodSet(netuid, value)
+            stored::IMMUNITY_PERIOD.put(state, netuid, value);
         }
         Call::MinAllowedWeights { netuid, value } => {
-            parameters::MIN_ALLOWED_WEIGHTS.put(state, netuid, value);
-            Happened::MinAllowedWeightSet(netuid, value)
+            stored::MIN_ALLOWED_WEIGHTS.put(state, netuid, value);
         }
         Call::MaxAllowedUids { netuid, value } => {
-            parameters::MAX_ALLOWED_UIDS.put(state, netuid, value);
-            Happened::MaxAllowedUidsSet(netuid, value)
+            stored::MAX_ALLOWED_UIDS.put(state, netuid, value);
         }
         Call::MaxAllowedValidators { netuid, value } => {
-            parameters::MAX_ALLOWED_VALIDATORS.put(state, netuid, value);
-            Happened::MaxAllowedValidatorsSet(netuid, value)
+            stored::MAX_ALLOWED_VALIDATORS.put(state, netuid, value);
         }
         // A bound of the price moves the price with it.
         Call::MinBurn { netuid, value } => {
-            let price = parameters::BURN.get(state, netuid).max(value);
-            parameters::MIN_BURN.put(state, netuid, value);
-            parameters::BURN.put(state, netuid, price);
-            Happened::MinBurnSet(netuid, value)
+            let price = stored::BURN.get(state, netuid).max(value);
+            stored::MIN_BURN.put(state, netuid, value);
+            stored::BURN.put(state, netuid, price);
         }
         Call::MaxBurn { netuid, value } => {
-            let price = parameters::BURN.get(state, netuid).min(value);
-            parameters::MAX_BURN.put(state, netuid, value);
-            parameters::BURN.put(state, netuid, price);
-            Happened::MaxBurnSet(netuid, value)
+            let price = stored::BURN.get(state, netuid).min(value);
+            stored::MAX_BURN.put(state, netuid, value);
+            stored::BURN.put(state, netuid, price);
         }
-        Call::Tempo { netuid, value } => apply_tempo(state, netuid, value, block),
+        Call::Tempo { netuid, value } => store_tempo(state, netuid, value, block),
         Call::CommitRevealWeightsEnabled { netuid, value } => {
-            parameters::COMMIT_REVEAL_WEIGHTS_ENABLED.put(state, netuid, value);
+            stored::COMMIT_REVEAL_WEIGHTS_ENABLED.put(state, netuid, value);
+        }
+        Call::CommitRevealWeightsInterval { netuid, value } => {
+            stored::REVEAL_PERIOD_EPOCHS.put(state, netuid, value);
+        }
+        Call::ActivityCutoffFactor { netuid, value } => {
+            stored::ACTIVITY_CUTOFF_FACTOR_MILLI.put(state, netuid, value);
+        }
+        Call::StakeThreshold { value } => weights::STAKE_THRESHOLD.put(state, &(), &value),
+        Call::AdminFreezeWindow { value } => FREEZE_WINDOW.put(state, &(), &value),
+        Call::OwnerHyperparamRateLimit { value } => OWNER_RATE_LIMIT.put(state, &(), &value),
+    }
+}
+
+/// Sets the tempo; a new epoch begins with this block.
+fn store_tempo(state: &mut Overlay<'_>, netuid: u16, tempo: u16, block: &Block) {
+    parameters::TEMPO.put(state, netuid, tempo);
+    epoch::LAST_EPOCH_BLOCK.put(state, &(netuid,), &block.number);
+}
+
+/// What is reported when a value has been stored.
+fn happened(call: Call) -> Happened {
+    match call {
+        Call::ServingRateLimit { netuid, value } => Happened::ServingRateLimitSet(netuid, value),
+        Call::WeightsVersionKey { netuid, value } => Happened::WeightsVersionKeySet(netuid, value),
+        Call::WeightsSetRateLimit { netuid, value } => {
+            Happened::WeightsSetRateLimitSet(netuid, value)
+        }
+        Call::ImmunityPeriod { netuid, value } => Happened::ImmunityPeriodSet(netuid, value),
+        Call::MinAllowedWeights { netuid, value } => Happened::MinAllowedWeightSet(netuid, value),
+        Call::MaxAllowedUids { netuid, value } => Happened::MaxAllowedUidsSet(netuid, value),
+        Call::MaxAllowedValidators { netuid, value } => {
+            Happened::MaxAllowedValidatorsSet(netuid, value)
+        }
+        Call::MinBurn { netuid, value } => Happened::MinBurnSet(netuid, value),
+        Call::MaxBurn { netuid, value } => Happened::MaxBurnSet(netuid, value),
+        Call::Tempo { netuid, value } => Happened::TempoSet(netuid, value),
+        Call::CommitRevealWeightsEnabled { netuid, value } => {
             Happened::CommitRevealEnabled(netuid, value)
         }
         Call::CommitRevealWeightsInterval { netuid, value } => {
-            parameters::REVEAL_PERIOD_EPOCHS.put(state, netuid, value);
             Happened::CommitRevealPeriodsSet(netuid, value)
         }
-        Call::ActivityCutoffFactor { netuid, value } => {
-            parameters::ACTIVITY_CUTOFF_FACTOR_MILLI.put(state, netuid, value);
-            let factor_milli = value;
-            Happened::ActivityCutoffFactorMilliSet {
-                netuid,
-                factor_milli,
-            }
-        }
-        Call::StakeThreshold { value } => {
-            weights::STAKE_THRESHOLD.put(state, &(), &value);
-            Happened::StakeThresholdSet(value)
-        }
-        Call::AdminFreezeWindow { value } => {
-            FREEZE_WINDOW.put(state, &(), &value);
-            Happened::AdminFreezeWindowSet(value)
-        }
-        Call::OwnerHyperparamRateLimit { value } => {
-            OWNER_RATE_LIMIT.put(state, &(), &value);
-            Happened::OwnerHyperparamRateLimitSet(value)
-        }
-    })
+        Call::ActivityCutoffFactor {
+            netuid,
+            value: factor_milli,
+        } => Happened::ActivityCutoffFactorMilliSet {
+            netuid,
+            factor_milli,
+        },
+        Call::StakeThreshold { value } => Happened::StakeThresholdSet(value),
+        Call::AdminFreezeWindow { value } => Happened::AdminFreezeWindowSet(value),
+        Call::OwnerHyperparamRateLimit { value } => Happened::OwnerHyperparamRateLimitSet(value),
+    }
 }
 
 fn check_bounds(state: &impl State, call: Call) -> Result<(), DispatchError> {
@@ -352,13 +370,6 @@ fn check_bounds(state: &impl State, call: Call) -> Result<(), DispatchError> {
     Err(problem)
 }
 
-/// Sets the tempo; a new epoch begins with this block.
-fn apply_tempo(state: &mut Overlay<'_>, netuid: u16, tempo: u16, block: &Block) -> Happened {
-    parameters::TEMPO.put(state, netuid, tempo);
-    epoch::LAST_EPOCH_BLOCK.put(state, &(netuid,), &block.number);
-    Happened::TempoSet(netuid, tempo)
-}
-
 /// Sets the tempo as the subnet's owner.
 ///
 /// # Errors
@@ -375,9 +386,9 @@ pub(super) fn set_tempo(
     }
     ensure_window_open(state, netuid, block)?;
     Change::Tempo.check(state, (netuid, signer), block)?;
-    let happened = apply_tempo(state, netuid, tempo, block);
+    store_tempo(state, netuid, tempo, block);
     Change::Tempo.remember(state, (netuid, signer), block.number);
-    Ok(vec![Event::Subtensor(happened)])
+    Ok(vec![Event::Subtensor(Happened::TempoSet(netuid, tempo))])
 }
 
 /// Lets the epoch end before its time: as many blocks from now as the owner changes nothing before an

@@ -29,13 +29,41 @@ fn items() -> BTreeMap<Vec<u8>, (String, String)> {
     items
 }
 
-/// A chain on which everything has happened that leaves a trace.
-fn busy() -> Chain {
-    let mut chain = Chain::with(|spec| {
-        (spec.commit_reveal, spec.tempo, spec.weights_rate_limit) = (true, 20, 0);
-        spec.registration_burn_rao = TAO;
-    });
-    let key = records::beacon_key(&chain);
+/// What the owner, the rich and the miners do on a busy chain.
+fn calls_about_the_subnet() -> Vec<(AccountId, Call)> {
+    let immunity = call::AdminUtils::ImmunityPeriod {
+        netuid: NETUID,
+        value: 3,
+    };
+    let version = call::AdminUtils::WeightsVersionKey {
+        netuid: NETUID,
+        value: 3,
+    };
+    let found = call::Subtensor::RegisterNetwork { hotkey: [80; 32] };
+    let start = call::Subtensor::StartCall { netuid: 1 };
+    let stake = call::Subtensor::AddStake {
+        hotkey: MINER,
+        netuid: NETUID,
+        amount_staked: 9 * TAO,
+    };
+    let serve = call::Subtensor::ServeAxonTls {
+        netuid: NETUID,
+        axon: endpoints::axon("10.0.0.1", 1),
+        certificate: vec![1; 33],
+    };
+    vec![
+        (OWNER_COLDKEY, immunity.into()),
+        (OWNER_COLDKEY, version.into()),
+        (RICH, register(STRANGER).into()),
+        (RICH, found.into()),
+        (RICH, start.into()),
+        (RICH, stake.into()),
+        (MINER, serve.into()),
+    ]
+}
+
+/// What is committed on a busy chain.
+fn calls_that_commit(key: &[u8; 96]) -> Vec<(AccountId, Call)> {
     let commit = |fields| {
         Call::Commitments(call::Commitments::SetCommitment {
             netuid: NETUID,
@@ -43,83 +71,40 @@ fn busy() -> Chain {
         })
     };
     let sealed = |text: &[u8], reveal_round| Data::TimelockEncrypted {
-        encrypted: Bounded(seal(&key, reveal_round, text).unwrap()),
+        encrypted: Bounded(seal(key, reveal_round, text).unwrap()),
         reveal_round,
     };
-    let opens = seal(&key, 81, b"no weights").unwrap();
-    let seal = |reveal_round| call::Seal {
-        commit: Bounded(opens.clone()),
-        reveal_round,
-        commit_reveal_version: 4,
+    let hashed = call::Subtensor::CommitWeights {
+        netuid: NETUID,
+        commit_hash: [3; 32],
     };
-    let axon = endpoints::axon("10.0.0.1", 1);
-    let calls: Vec<(AccountId, Call)> = vec![
-        (
-            OWNER_COLDKEY,
-            call::AdminUtils::ImmunityPeriod {
-                netuid: NETUID,
-                value: 3,
-            }
-            .into(),
-        ),
-        (
-            OWNER_COLDKEY,
-            call::AdminUtils::WeightsVersionKey {
-                netuid: NETUID,
-                value: 3,
-            }
-            .into(),
-        ),
-        (RICH, register(STRANGER).into()),
-        (
-            RICH,
-            call::Subtensor::RegisterNetwork { hotkey: [80; 32] }.into(),
-        ),
-        (RICH, call::Subtensor::StartCall { netuid: 1 }.into()),
-        (
-            RICH,
-            call::Subtensor::AddStake {
-                hotkey: MINER,
-                netuid: NETUID,
-                amount_staked: 9 * TAO,
-            }
-            .into(),
-        ),
-        (
-            MINER,
-            call::Subtensor::ServeAxonTls {
-                netuid: NETUID,
-                axon,
-                certificate: vec![1; 33],
-            }
-            .into(),
-        ),
-        (
-            MINER,
-            commit(vec![sealed(b"soon", 29), Data::Sha256([1; 32])]),
-        ),
-        (
-            SECOND_MINER,
-            commit(vec![sealed(b"later", 999), Data::ResetBondsFlag]),
-        ),
-        (
-            VALIDATOR,
-            call::Subtensor::CommitWeights {
-                netuid: NETUID,
-                commit_hash: [3; 32],
-            }
-            .into(),
-        ),
-        (
-            SECOND_VALIDATOR,
-            call::Subtensor::CommitTimelockedWeights {
-                netuid: NETUID,
-                seal: seal(999),
-            }
-            .into(),
-        ),
-    ];
-    for (signer, call) in calls {
+    let timelocked = call::Subtensor::CommitTimelockedWeights {
+        netuid: NETUID,
+        seal: call::Seal {
+            commit: Bounded(vec![1; 300]),
+            reveal_round: 999,
+            commit_reveal_version: 4,
+        },
+    };
+    let soon = vec![sealed(b"soon", 45), Data::Sha256([1; 32])];
+    let later = vec![sealed(b"later", 999), Data::ResetBondsFlag];
+    vec![
+        (MINER, commit(soon)),
+        (SECOND_MINER, commit(later)),
+        (VALIDATOR, hashed.into()),
+        (SECOND_VALIDATOR, timelocked.into()),
+    ]
+}
+
+/// A chain on which everything has happened that leaves a trace.
+fn busy() -> Chain {
+    let mut chain = Chain::with(|spec| {
+        (spec.commit_reveal, spec.tempo, spec.weights_rate_limit) = (true, 20, 0);
+        spec.registration_burn_rao = TAO;
+    });
+    let key = records::beacon_key(&chain);
+    let calls = calls_about_the_subnet().into_iter();
+    for (signer, call) in calls.chain(calls_that_commit(&key)) {
         assert_eq!(chain.call(signer, call.clone()), "ok", "{call:?}");
     }
     chain.advance_to(22);
@@ -194,65 +179,65 @@ fn debug_name(event: &Event) -> String {
     name
 }
 
-#[test]
-fn every_event_has_the_runtimes_name_and_fields() {
-    let who = [9; 32];
-    let mut events: Vec<Event> = Vec::new();
+const WHO: AccountId = [9; 32];
+
+fn events_of_the_subnet() -> Vec<Event> {
+    use event::Subtensor as Happened;
     let stake = event::Stake {
-        coldkey: who,
-        hotkey: who,
+        coldkey: WHO,
+        hotkey: WHO,
         tao: 1,
         alpha: 1,
         netuid: 1,
         fee: 0,
     };
-    {
-        use event::Subtensor as S;
-        let subtensor = [
-            S::NetworkAdded(1, 0),
-            S::StakeAdded(stake),
-            S::StakeRemoved(stake),
-            S::WeightsSet(1, 2),
-            S::NeuronRegistered(1, 2, who),
-            S::MaxAllowedUidsSet(1, 2),
-            S::MinAllowedWeightSet(1, 2),
-            S::WeightsSetRateLimitSet(1, 2),
-            S::ImmunityPeriodSet(1, 2),
-            S::MaxAllowedValidatorsSet(1, 2),
-            S::AxonServed(1, who),
-            S::WeightsVersionKeySet(1, 2),
-            S::ServingRateLimitSet(1, 2),
-            S::MaxBurnSet(1, 2),
-            S::MinBurnSet(1, 2),
-            S::AdminFreezeWindowSet(1),
-            S::OwnerHyperparamRateLimitSet(1),
-            S::TempoSet(1, 2),
-            S::StakeThresholdSet(1),
-            S::WeightsCommitted(who, 1, who),
-            S::WeightsRevealed(who, 1, who),
-            S::FirstEmissionBlockNumberSet(1, 2),
-            S::CommitRevealPeriodsSet(1, 2),
-            S::CommitRevealEnabled(1, true),
-            S::TimelockedWeightsCommitted(who, 1, who, 2),
-            S::TimelockedWeightsRevealed(1, who),
-            S::ActivityCutoffFactorMilliSet {
-                netuid: 1,
-                factor_milli: 2,
-            },
-            S::EpochTriggered {
-                netuid: 1,
-                by: who,
-                fires_at: 2,
-            },
-            S::EpochDeferred {
-                netuid: 1,
-                from_block: 2,
-                to_block: 3,
-            },
-        ];
-        events.extend(subtensor.map(Event::Subtensor));
-    }
-    let (from, to, amount) = (who, who, 5);
+    let happened = [
+        Happened::NetworkAdded(1, 0),
+        Happened::StakeAdded(stake),
+        Happened::StakeRemoved(stake),
+        Happened::WeightsSet(1, 2),
+        Happened::NeuronRegistered(1, 2, WHO),
+        Happened::MaxAllowedUidsSet(1, 2),
+        Happened::MinAllowedWeightSet(1, 2),
+        Happened::WeightsSetRateLimitSet(1, 2),
+        Happened::ImmunityPeriodSet(1, 2),
+        Happened::MaxAllowedValidatorsSet(1, 2),
+        Happened::AxonServed(1, WHO),
+        Happened::WeightsVersionKeySet(1, 2),
+        Happened::ServingRateLimitSet(1, 2),
+        Happened::MaxBurnSet(1, 2),
+        Happened::MinBurnSet(1, 2),
+        Happened::AdminFreezeWindowSet(1),
+        Happened::OwnerHyperparamRateLimitSet(1),
+        Happened::TempoSet(1, 2),
+        Happened::StakeThresholdSet(1),
+        Happened::WeightsCommitted(WHO, 1, WHO),
+        Happened::WeightsRevealed(WHO, 1, WHO),
+        Happened::FirstEmissionBlockNumberSet(1, 2),
+        Happened::CommitRevealPeriodsSet(1, 2),
+        Happened::CommitRevealEnabled(1, true),
+        Happened::TimelockedWeightsCommitted(WHO, 1, WHO, 2),
+        Happened::TimelockedWeightsRevealed(1, WHO),
+        Happened::ActivityCutoffFactorMilliSet {
+            netuid: 1,
+            factor_milli: 2,
+        },
+        Happened::EpochTriggered {
+            netuid: 1,
+            by: WHO,
+            fires_at: 2,
+        },
+        Happened::EpochDeferred {
+            netuid: 1,
+            from_block: 2,
+            to_block: 3,
+        },
+    ];
+    happened.map(Event::Subtensor).into()
+}
+
+fn other_events() -> Vec<Event> {
+    let (who, amount) = (WHO, 5);
     let balances = [
         event::Balances::Endowed {
             account: who,
@@ -262,35 +247,46 @@ fn every_event_has_the_runtimes_name_and_fields() {
             account: who,
             amount,
         },
-        event::Balances::Transfer { from, to, amount },
+        event::Balances::Transfer {
+            from: who,
+            to: who,
+            amount,
+        },
         event::Balances::Deposit { who, amount },
         event::Balances::Withdraw { who, amount },
     ];
-    events.extend(balances.map(Event::Balances));
-    events.extend([
-        Event::System(event::System::NewAccount { account: who }),
-        Event::System(event::System::KilledAccount { account: who }),
-        Event::Drand(event::Drand::NewPulse { rounds: vec![1, 2] }),
-        Event::Drand(event::Drand::SetOldestStoredRound(3)),
-    ]);
     let (netuid, reveal_round) = (1, 2);
-    events.extend([
-        Event::Commitments(event::Commitments::Commitment { netuid, who }),
-        Event::Commitments(event::Commitments::TimelockCommitment {
+    let commitments = [
+        event::Commitments::Commitment { netuid, who },
+        event::Commitments::TimelockCommitment {
             netuid,
             who,
             reveal_round,
-        }),
-        Event::Commitments(event::Commitments::CommitmentRevealed { netuid, who }),
-        Event::Commitments(event::Commitments::CommitmentRevealFailed {
+        },
+        event::Commitments::CommitmentRevealed { netuid, who },
+        event::Commitments::CommitmentRevealFailed {
             netuid,
             who,
             reveal_round,
             error: event::RevealFailure::Decrypt,
-        }),
-    ]);
-    let names: Vec<String> = events.iter().map(debug_name).collect();
+        },
+    ];
+    let others = [
+        Event::System(event::System::NewAccount { account: who }),
+        Event::System(event::System::KilledAccount { account: who }),
+        Event::Drand(event::Drand::NewPulse { rounds: vec![1, 2] }),
+        Event::Drand(event::Drand::SetOldestStoredRound(3)),
+    ];
+    let balances = balances.map(Event::Balances).into_iter();
+    let commitments = commitments.map(Event::Commitments).into_iter();
+    balances.chain(commitments).chain(others).collect()
+}
+
+#[test]
+fn every_event_has_the_runtimes_name_and_fields() {
     let mut chain = Chain::new(spec());
-    chain.events = events;
+    chain.events = events_of_the_subnet();
+    chain.events.extend(other_events());
+    let names: Vec<String> = chain.events.iter().map(debug_name).collect();
     assert_eq!(chain.happened(), names);
 }
