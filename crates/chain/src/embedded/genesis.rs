@@ -189,9 +189,9 @@ mod defaults {
 }
 
 /// Slots that a subnet can have.
-const MAX_UIDS: u16 = 4_096;
+pub(super) const MAX_UIDS: u16 = 4_096;
 /// The least that an account may hold, in rao.
-const EXISTENTIAL_DEPOSIT: u64 = 500;
+pub(super) const EXISTENTIAL_DEPOSIT: u64 = 500;
 
 /// A specification no chain can start from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -486,6 +486,77 @@ mod tests {
         assert_eq!(duplicate, GenesisError::Duplicate(Hotkey([1; 32])));
         let unstaked = problem(|spec| spec.neurons[1].validator_permit = true);
         assert_eq!(unstaked, GenesisError::PermitWithoutStake(Hotkey([2; 32])));
+        assert_eq!(
+            problem(|spec| spec.netuid = Netuid(0)),
+            GenesisError::RootNetwork
+        );
+        assert_eq!(
+            problem(|spec| spec.reveal_period_epochs = 101),
+            GenesisError::RevealPeriod(101)
+        );
+        let stranger = Hotkey([8; 32]);
+        let elsewhere = problem(|spec| {
+            spec.owner = Hotkey([1; 32]);
+            spec.owner_coldkey = Some(Hotkey([8; 32]));
+        });
+        assert_eq!(elsewhere, GenesisError::OwnerColdkey(stranger));
+    }
+
+    #[test]
+    fn money_that_cannot_be_is_refused_by_name() {
+        let balance = |account: u8, amount_rao| GenesisBalance {
+            account: Hotkey([account; 32]),
+            amount_rao,
+        };
+        let problem = |balances: Vec<GenesisBalance>| {
+            let specification = GenesisSpec { balances, ..spec() };
+            specification.check().unwrap_err()
+        };
+        let account = Hotkey([8; 32]);
+        assert_eq!(problem(vec![balance(8, 499)]), GenesisError::Dust(account));
+        assert_eq!(
+            problem(vec![balance(8, 500), balance(8, 500)]),
+            GenesisError::TwoBalances(account)
+        );
+        assert_eq!(
+            problem(vec![balance(8, u64::MAX)]),
+            GenesisError::TooMuchMoney
+        );
+        let price = GenesisSpec {
+            registration_burn_rao: 5,
+            min_burn_rao: 6,
+            ..spec()
+        };
+        let (min, max) = (6, 100_000_000_000);
+        assert_eq!(
+            price.check(),
+            Err(GenesisError::Price { price: 5, min, max })
+        );
+    }
+
+    #[test]
+    fn a_full_specification_survives_toml() {
+        let mut full = spec();
+        full.owner_coldkey = Some(Hotkey([7; 32]));
+        full.balances = vec![GenesisBalance {
+            account: Hotkey([8; 32]),
+            amount_rao: 500,
+        }];
+        let text = toml::to_string(&full).unwrap();
+        assert_eq!(toml::from_str::<GenesisSpec>(&text).unwrap(), full);
+        assert_eq!(full.check(), Ok(()));
+    }
+
+    #[test]
+    fn the_owners_coldkey_is_the_stated_one_or_that_of_its_neuron() {
+        assert_eq!(spec().owner_coldkey(), Hotkey([9; 32]), "the owner itself");
+        let mut listed = spec();
+        listed.owner = Hotkey([1; 32]);
+        listed.neurons[0].coldkey = Some(Hotkey([5; 32]));
+        assert_eq!(listed.owner_coldkey(), Hotkey([5; 32]));
+        let mut stated = spec();
+        stated.owner_coldkey = Some(Hotkey([6; 32]));
+        assert_eq!(stated.owner_coldkey(), Hotkey([6; 32]));
     }
 
     #[test]

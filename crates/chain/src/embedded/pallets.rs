@@ -10,19 +10,19 @@
 //!
 //! The rules are those of the runtime's spec 425 to 461. Each file says where it differs on purpose.
 
-pub(super) mod balances;
+mod balances;
 mod beginning;
 mod commitments;
 mod drand;
-pub(super) mod epoch;
+mod epoch;
 mod hyperparameters;
-pub(super) mod neurons;
-pub(super) mod parameters;
-pub(super) mod registration;
+mod neurons;
+mod parameters;
+mod registration;
 mod sealed_weights;
-pub(super) mod serving;
-pub(super) mod staking;
-pub(super) mod weights;
+mod serving;
+mod staking;
+mod weights;
 
 #[cfg(test)]
 mod tests;

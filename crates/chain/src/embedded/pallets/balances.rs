@@ -7,12 +7,10 @@
 
 use super::super::call::Address;
 use super::super::event::{self, DispatchError, Event, TokenError};
+use super::super::genesis::EXISTENTIAL_DEPOSIT;
 use super::super::storage::{AccountId, Item, Overlay, State};
 use super::super::system::{ACCOUNT, AccountInfo};
 use super::Outcome;
-
-/// The least that an account may hold.
-pub(super) const EXISTENTIAL_DEPOSIT: u64 = 500;
 
 /// The sum of all balances.
 pub(super) const BALANCES_ISSUANCE: Item<(), u64> = Item::new("Balances", "TotalIssuance", &[]);

@@ -24,16 +24,16 @@ use super::{Block, neurons, parameters, staking, weights};
 const BY_NETUID: &[Hasher] = &[Hasher::Identity];
 
 /// The block of the last epoch's end.
-pub(in crate::embedded) const LAST_EPOCH_BLOCK: Item<(u16,), u64> =
+pub(super) const LAST_EPOCH_BLOCK: Item<(u16,), u64> =
     Item::new("SubtensorModule", "LastEpochBlock", BY_NETUID);
 /// The block that ends the epoch early; 0 for none.
-pub(in crate::embedded) const PENDING_EPOCH_AT: Item<(u16,), u64> =
+pub(super) const PENDING_EPOCH_AT: Item<(u16,), u64> =
     Item::new("SubtensorModule", "PendingEpochAt", BY_NETUID);
 /// How many epochs have ended.
-pub(in crate::embedded) const SUBNET_EPOCH_INDEX: Item<(u16,), u64> =
+pub(super) const SUBNET_EPOCH_INDEX: Item<(u16,), u64> =
     Item::new("SubtensorModule", "SubnetEpochIndex", BY_NETUID);
 /// Blocks since the last epoch's end.
-pub(in crate::embedded) const BLOCKS_SINCE_LAST_STEP: Item<(u16,), u64> =
+pub(super) const BLOCKS_SINCE_LAST_STEP: Item<(u16,), u64> =
     Item::new("SubtensorModule", "BlocksSinceLastStep", BY_NETUID);
 /// As `LastEpochBlock`, for the calculation. The runtime spells it so.
 const LAST_STEP_BLOCK: Item<(u16,), u64> =
@@ -175,7 +175,7 @@ fn neurons_of(state: &impl State, netuid: u16, block: u64) -> Vec<Neuron> {
 }
 
 /// Blocks without an update after which a neuron is inactive.
-pub(in crate::embedded) fn activity_cutoff(state: &impl State, netuid: u16) -> u64 {
+pub(super) fn activity_cutoff(state: &impl State, netuid: u16) -> u64 {
     let factor = u64::from(parameters::ACTIVITY_CUTOFF_FACTOR_MILLI.get(state, netuid));
     factor * u64::from(parameters::TEMPO.get(state, netuid)) / 1_000
 }

@@ -8,6 +8,7 @@
 use super::super::call::AdminUtils as Call;
 use super::super::event::{DispatchError, Event, Subtensor as Happened};
 use super::super::failure::{AdminUtils as Refused, Subtensor as Failure};
+use super::super::genesis::MAX_UIDS;
 use super::super::storage::{AccountId, Hasher, Item, Overlay, State};
 use super::{Block, Outcome, epoch, neurons, parameters, registration, weights};
 
@@ -48,8 +49,6 @@ const REVEAL_PERIOD_BOUNDS: std::ops::RangeInclusive<u64> = 1..=100;
 const MIN_BURN_UPPER_BOUND: u64 = 1_000_000_000;
 /// `MaxBurn` stays above this, in rao.
 const MAX_BURN_LOWER_BOUND: u64 = 100_000_000;
-/// Slots that a subnet can have.
-const MAX_UIDS: u16 = 4_096;
 
 /// `RateLimitKey::OwnerHyperparamUpdate`: its index, the subnet, the hyperparameter.
 type ChangeKey = (u8, u16, u8);

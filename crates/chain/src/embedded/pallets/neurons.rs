@@ -23,18 +23,17 @@ const BY_NETUID_AND_HOTKEY: &[Hasher] = &[Hasher::Identity, Hasher::Blake2_128Co
 const BY_ACCOUNT: &[Hasher] = &[Hasher::Blake2_128Concat];
 
 /// Which subnets there are.
-pub(in crate::embedded) const NETWORKS_ADDED: Item<(u16,), bool> = item("NetworksAdded", BY_NETUID);
+pub(super) const NETWORKS_ADDED: Item<(u16,), bool> = item("NetworksAdded", BY_NETUID);
 /// How many slots are taken.
-pub(in crate::embedded) const SUBNETWORK_N: Item<(u16,), u16> = item("SubnetworkN", BY_NETUID);
+pub(super) const SUBNETWORK_N: Item<(u16,), u16> = item("SubnetworkN", BY_NETUID);
 /// The slot of a hotkey.
-pub(in crate::embedded) const UIDS: Item<(u16, AccountId), u16> =
-    item("Uids", BY_NETUID_AND_HOTKEY);
+pub(super) const UIDS: Item<(u16, AccountId), u16> = item("Uids", BY_NETUID_AND_HOTKEY);
 /// The hotkey of a slot.
-pub(in crate::embedded) const KEYS: Item<(u16, u16), AccountId> = item("Keys", BY_NETUID_AND_UID);
+pub(super) const KEYS: Item<(u16, u16), AccountId> = item("Keys", BY_NETUID_AND_UID);
 /// The coldkey of a hotkey.
-pub(in crate::embedded) const OWNER: Item<(AccountId,), AccountId> = item("Owner", BY_ACCOUNT);
+pub(super) const OWNER: Item<(AccountId,), AccountId> = item("Owner", BY_ACCOUNT);
 /// The hotkeys of a coldkey.
-pub(in crate::embedded) const OWNED_HOTKEYS: Item<(AccountId,), Vec<AccountId>> =
+pub(super) const OWNED_HOTKEYS: Item<(AccountId,), Vec<AccountId>> =
     item("OwnedHotkeys", BY_ACCOUNT);
 /// On which subnets a hotkey has a slot.
 const IS_NETWORK_MEMBER: Item<(AccountId, u16), bool> = item(
@@ -42,29 +41,26 @@ const IS_NETWORK_MEMBER: Item<(AccountId, u16), bool> = item(
     &[Hasher::Blake2_128Concat, Hasher::Identity],
 );
 /// Since when a slot has its hotkey.
-pub(in crate::embedded) const BLOCK_AT_REGISTRATION: Item<(u16, u16), u64> =
+pub(super) const BLOCK_AT_REGISTRATION: Item<(u16, u16), u64> =
     item("BlockAtRegistration", BY_NETUID_AND_UID);
 /// Whether a neuron has updated lately.
-pub(in crate::embedded) const ACTIVE: Item<(u16,), Vec<bool>> = item("Active", BY_NETUID);
+pub(super) const ACTIVE: Item<(u16,), Vec<bool>> = item("Active", BY_NETUID);
 /// Whether a neuron's weights count.
-pub(in crate::embedded) const VALIDATOR_PERMIT: Item<(u16,), Vec<bool>> =
-    item("ValidatorPermit", BY_NETUID);
+pub(super) const VALIDATOR_PERMIT: Item<(u16,), Vec<bool>> = item("ValidatorPermit", BY_NETUID);
 /// When a neuron last set or committed weights.
-pub(in crate::embedded) const LAST_UPDATE: Item<(u16,), Vec<u64>> = item("LastUpdate", BY_NETUID);
+pub(super) const LAST_UPDATE: Item<(u16,), Vec<u64>> = item("LastUpdate", BY_NETUID);
 /// A neuron's share of what miners get, of 65,535.
-pub(in crate::embedded) const INCENTIVE: Item<(u16,), Vec<u16>> = item("Incentive", BY_NETUID);
+pub(super) const INCENTIVE: Item<(u16,), Vec<u16>> = item("Incentive", BY_NETUID);
 /// A neuron's share of what validators get, of 65,535.
-pub(in crate::embedded) const DIVIDENDS: Item<(u16,), Vec<u16>> = item("Dividends", BY_NETUID);
+pub(super) const DIVIDENDS: Item<(u16,), Vec<u16>> = item("Dividends", BY_NETUID);
 /// What a neuron earned in the last epoch, in rao.
-pub(in crate::embedded) const EMISSION: Item<(u16,), Vec<u64>> = item("Emission", BY_NETUID);
+pub(super) const EMISSION: Item<(u16,), Vec<u64>> = item("Emission", BY_NETUID);
 /// Of Yuma consensus, which is not run here: zeros.
-pub(in crate::embedded) const CONSENSUS: Item<(u16,), Vec<u16>> = item("Consensus", BY_NETUID);
+pub(super) const CONSENSUS: Item<(u16,), Vec<u16>> = item("Consensus", BY_NETUID);
 /// Of Yuma consensus, which is not run here: zeros.
-pub(in crate::embedded) const VALIDATOR_TRUST: Item<(u16,), Vec<u16>> =
-    item("ValidatorTrust", BY_NETUID);
+pub(super) const VALIDATOR_TRUST: Item<(u16,), Vec<u16>> = item("ValidatorTrust", BY_NETUID);
 /// What a validator thinks of others.
-pub(in crate::embedded) const WEIGHTS: Item<(u16, u16), Vec<(u16, u16)>> =
-    item("Weights", BY_NETUID_AND_UID);
+pub(super) const WEIGHTS: Item<(u16, u16), Vec<(u16, u16)>> = item("Weights", BY_NETUID_AND_UID);
 
 /// Where the facts of one of a subnet's mechanisms are stored.
 pub(super) fn storage_index(netuid: u16, mecid: u8) -> u16 {

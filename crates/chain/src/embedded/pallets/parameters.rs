@@ -10,7 +10,7 @@ use super::super::storage::{Hasher, Item, Overlay, State};
 
 /// One hyperparameter: a value per subnet.
 #[derive(Debug)]
-pub(in crate::embedded) struct Parameter<V> {
+pub(super) struct Parameter<V> {
     item: Item<(u16,), V>,
     default: V,
 }
@@ -27,7 +27,7 @@ impl<V: Encode + Decode + Copy> Parameter<V> {
     }
 
     /// The subnet's value.
-    pub(in crate::embedded) fn get(&self, state: &impl State, netuid: u16) -> V {
+    pub(super) fn get(&self, state: &impl State, netuid: u16) -> V {
         self.item.get_or(state, &(netuid,), self.default)
     }
 
@@ -42,58 +42,48 @@ impl<V: Encode + Decode + Copy> Parameter<V> {
 }
 
 /// Blocks in an epoch.
-pub(in crate::embedded) const TEMPO: Parameter<u16> = Parameter::new("Tempo", 360);
+pub(super) const TEMPO: Parameter<u16> = Parameter::new("Tempo", 360);
 /// Blocks between two settings of weights by one neuron.
-pub(in crate::embedded) const WEIGHTS_SET_RATE_LIMIT: Parameter<u64> =
+pub(super) const WEIGHTS_SET_RATE_LIMIT: Parameter<u64> =
     Parameter::new("WeightsSetRateLimit", 100);
 /// Blocks between two publications of an endpoint by one neuron.
-pub(in crate::embedded) const SERVING_RATE_LIMIT: Parameter<u64> =
-    Parameter::new("ServingRateLimit", 50);
+pub(super) const SERVING_RATE_LIMIT: Parameter<u64> = Parameter::new("ServingRateLimit", 50);
 /// The least number of entries in a setting of weights.
-pub(in crate::embedded) const MIN_ALLOWED_WEIGHTS: Parameter<u16> =
-    Parameter::new("MinAllowedWeights", 1_024);
+pub(super) const MIN_ALLOWED_WEIGHTS: Parameter<u16> = Parameter::new("MinAllowedWeights", 1_024);
 /// The largest share of one weight, of 65,535.
-pub(in crate::embedded) const MAX_WEIGHTS_LIMIT: Parameter<u16> =
-    Parameter::new("MaxWeightsLimit", u16::MAX);
+pub(super) const MAX_WEIGHTS_LIMIT: Parameter<u16> = Parameter::new("MaxWeightsLimit", u16::MAX);
 /// The oldest acceptable version of weights.
-pub(in crate::embedded) const WEIGHTS_VERSION_KEY: Parameter<u64> =
-    Parameter::new("WeightsVersionKey", 0);
+pub(super) const WEIGHTS_VERSION_KEY: Parameter<u64> = Parameter::new("WeightsVersionKey", 0);
 /// Blocks after registration in which a neuron is pruned only if there is nobody else.
-pub(in crate::embedded) const IMMUNITY_PERIOD: Parameter<u16> =
-    Parameter::new("ImmunityPeriod", 4_096);
+pub(super) const IMMUNITY_PERIOD: Parameter<u16> = Parameter::new("ImmunityPeriod", 4_096);
 /// Slots.
-pub(in crate::embedded) const MAX_ALLOWED_UIDS: Parameter<u16> =
-    Parameter::new("MaxAllowedUids", 256);
+pub(super) const MAX_ALLOWED_UIDS: Parameter<u16> = Parameter::new("MaxAllowedUids", 256);
 /// Validator permits.
-pub(in crate::embedded) const MAX_ALLOWED_VALIDATORS: Parameter<u16> =
+pub(super) const MAX_ALLOWED_VALIDATORS: Parameter<u16> =
     Parameter::new("MaxAllowedValidators", 128);
 /// Thousandths of a tempo without an update after which a neuron is inactive.
-pub(in crate::embedded) const ACTIVITY_CUTOFF_FACTOR_MILLI: Parameter<u32> =
+pub(super) const ACTIVITY_CUTOFF_FACTOR_MILLI: Parameter<u32> =
     Parameter::new("ActivityCutoffFactorMilli", 13_889);
 /// What the factor has replaced; read by older clients only.
-pub(in crate::embedded) const ACTIVITY_CUTOFF: Parameter<u16> =
-    Parameter::new("ActivityCutoff", 5_000);
+pub(super) const ACTIVITY_CUTOFF: Parameter<u16> = Parameter::new("ActivityCutoff", 5_000);
 /// Whether weights are committed first and revealed later.
-pub(in crate::embedded) const COMMIT_REVEAL_WEIGHTS_ENABLED: Parameter<bool> =
+pub(super) const COMMIT_REVEAL_WEIGHTS_ENABLED: Parameter<bool> =
     Parameter::new("CommitRevealWeightsEnabled", true);
 /// Epochs between commitment and reveal.
-pub(in crate::embedded) const REVEAL_PERIOD_EPOCHS: Parameter<u64> =
-    Parameter::hashed("RevealPeriodEpochs", 1);
+pub(super) const REVEAL_PERIOD_EPOCHS: Parameter<u64> = Parameter::hashed("RevealPeriodEpochs", 1);
 /// The price of a slot, in rao.
-pub(in crate::embedded) const BURN: Parameter<u64> = Parameter::new("Burn", 100_000_000);
+pub(super) const BURN: Parameter<u64> = Parameter::new("Burn", 100_000_000);
 /// The least price of a slot, in rao.
-pub(in crate::embedded) const MIN_BURN: Parameter<u64> = Parameter::new("MinBurn", 500_000);
+pub(super) const MIN_BURN: Parameter<u64> = Parameter::new("MinBurn", 500_000);
 /// The largest price of a slot, in rao.
-pub(in crate::embedded) const MAX_BURN: Parameter<u64> = Parameter::new("MaxBurn", 100_000_000_000);
+pub(super) const MAX_BURN: Parameter<u64> = Parameter::new("MaxBurn", 100_000_000_000);
 /// Incentive mechanisms.
-pub(in crate::embedded) const MECHANISM_COUNT: Parameter<u8> =
-    Parameter::hashed("MechanismCountCurrent", 1);
+pub(super) const MECHANISM_COUNT: Parameter<u8> = Parameter::hashed("MechanismCountCurrent", 1);
 /// Whether slots are sold.
-pub(in crate::embedded) const NETWORK_REGISTRATION_ALLOWED: Parameter<bool> =
+pub(super) const NETWORK_REGISTRATION_ALLOWED: Parameter<bool> =
     Parameter::new("NetworkRegistrationAllowed", true);
 /// Whether the subnet has been started, so that it can be staked on.
-pub(in crate::embedded) const SUBTOKEN_ENABLED: Parameter<bool> =
-    Parameter::new("SubtokenEnabled", false);
+pub(super) const SUBTOKEN_ENABLED: Parameter<bool> = Parameter::new("SubtokenEnabled", false);
 
 /// Writes every hyperparameter of a new subnet.
 pub(super) fn write_defaults(state: &mut Overlay<'_>, netuid: u16) {

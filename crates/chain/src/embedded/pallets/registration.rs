@@ -14,10 +14,10 @@ use super::{Block, Outcome, balances, neurons, parameters, staking};
 const BY_NETUID: &[Hasher] = &[Hasher::Identity];
 
 /// The coldkey that may change a subnet's hyperparameters.
-pub(in crate::embedded) const SUBNET_OWNER: Item<(u16,), AccountId> =
+pub(super) const SUBNET_OWNER: Item<(u16,), AccountId> =
     Item::new("SubtensorModule", "SubnetOwner", BY_NETUID);
 /// The hotkey that is never pruned and needs no permit.
-pub(in crate::embedded) const SUBNET_OWNER_HOTKEY: Item<(u16,), AccountId> =
+pub(super) const SUBNET_OWNER_HOTKEY: Item<(u16,), AccountId> =
     Item::new("SubtensorModule", "SubnetOwnerHotkey", BY_NETUID);
 /// Since when a subnet exists.
 pub(super) const NETWORK_REGISTERED_AT: Item<(u16,), u64> =

@@ -27,7 +27,7 @@ const TIMELOCKED_WEIGHT_COMMITS: Item<(u16, u64), Vec<Commit>> = Item::new(
     &[Hasher::Twox64Concat, Hasher::Twox64Concat],
 );
 /// The kind of commitment that is accepted.
-pub(in crate::embedded) const COMMIT_REVEAL_VERSION: Item<(), u16> =
+pub(super) const COMMIT_REVEAL_VERSION: Item<(), u16> =
     Item::new("SubtensorModule", "CommitRevealWeightsVersion", &[]);
 /// The kind that this file is about, unless stored otherwise.
 pub(super) const VERSION: u16 = 4;

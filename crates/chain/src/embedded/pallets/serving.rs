@@ -16,7 +16,7 @@ const MAX_CERTIFICATE_KEY: usize = 64;
 const BY_NETUID_AND_HOTKEY: &[Hasher] = &[Hasher::Identity, Hasher::Blake2_128Concat];
 
 /// The block of the publication, and what was published.
-pub(in crate::embedded) const AXONS: Item<(u16, AccountId), (u64, Axon)> =
+pub(super) const AXONS: Item<(u16, AccountId), (u64, Axon)> =
     Item::new("SubtensorModule", "Axons", BY_NETUID_AND_HOTKEY);
 /// A public key and its algorithm.
 const NEURON_CERTIFICATES: Item<(u16, AccountId), (Bounded<MAX_CERTIFICATE_KEY>, u8)> = Item::new(

@@ -14,7 +14,7 @@ use super::{Outcome, balances, neurons, parameters};
 /// The least that is staked or taken back at once, in rao.
 const MIN_STAKE: u64 = 2_000_000;
 /// The price of one alpha in rao: one TAO.
-pub(in crate::embedded) const ALPHA_PRICE: u64 = 1_000_000_000;
+pub(super) const ALPHA_PRICE: u64 = 1_000_000_000;
 
 /// A number with 21 decimal digits, as shares are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -39,7 +39,7 @@ impl SafeFloat {
 const BY_HOTKEY_AND_NETUID: &[Hasher] = &[Hasher::Blake2_128Concat, Hasher::Identity];
 
 /// All stake behind a hotkey on a subnet.
-pub(in crate::embedded) const TOTAL_HOTKEY_ALPHA: Item<(AccountId, u16), u64> =
+pub(super) const TOTAL_HOTKEY_ALPHA: Item<(AccountId, u16), u64> =
     Item::new("SubtensorModule", "TotalHotkeyAlpha", BY_HOTKEY_AND_NETUID);
 const TOTAL_HOTKEY_SHARES: Item<(AccountId, u16), SafeFloat> = Item::new(
     "SubtensorModule",

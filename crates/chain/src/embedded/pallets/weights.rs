@@ -24,7 +24,7 @@ use crate::hash::blake2_256;
 use crate::weights::upscale;
 
 /// The least stake that may set weights.
-pub(in crate::embedded) const STAKE_THRESHOLD: Item<(), u64> =
+pub(super) const STAKE_THRESHOLD: Item<(), u64> =
     Item::new("SubtensorModule", "StakeThreshold", &[]);
 /// Hash, epoch and block of each commitment that has not been opened; the last number is unused.
 type Commits = Vec<([u8; 32], u64, u64, u64)>;
