@@ -15,6 +15,7 @@
 mod blob_routes;
 mod body;
 mod chain_rpc;
+mod chain_socket;
 mod connections;
 mod guard;
 mod paced_stream;

@@ -1,4 +1,5 @@
-//! `POST /`: the embedded chain's JSON-RPC, for the other processes of this machine.
+//! `POST /`: the embedded chain's JSON-RPC, for the other processes of this machine. Those that want
+//! to be told of blocks open a socket at the same place (`chain_socket.rs`).
 //!
 //! Operations carry their own signatures, so the door only keeps out what has no business here:
 //! other machines, and web pages that make a browser of this machine ask on their behalf.
@@ -13,19 +14,22 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use connito_chain::embedded::EmbeddedChain;
-use connito_chain::embedded::MAX_BODY_BYTES;
+use connito_chain::embedded::{EmbeddedChain, MAX_BODY_BYTES};
+use tokio::sync::Semaphore;
 
 use super::body::whole;
+use super::chain_socket::{self, MAX_SOCKETS, Sockets};
 use super::connections::Peer;
 use super::routes::nothing_here;
 use super::{Limits, MinimumRate};
 use crate::pace::Pace;
 use crate::refusal::{Refusal, RefusalCode};
 
+/// What the routes of the chain share.
 #[derive(Clone)]
-struct Door {
-    chain: Arc<EmbeddedChain>,
+pub(super) struct Door {
+    pub(super) chain: Arc<EmbeddedChain>,
+    pub(super) sockets: Sockets,
     rate: MinimumRate,
 }
 
@@ -33,9 +37,11 @@ struct Door {
 pub fn chain_router(chain: Arc<EmbeddedChain>, limits: &Limits) -> Router {
     let door = Door {
         chain,
+        sockets: Arc::new(Semaphore::new(MAX_SOCKETS)),
         rate: limits.minimum_rate,
     };
-    Router::new().route("/", post(answer)).with_state(door)
+    let both = post(answer).get(chain_socket::open);
+    Router::new().route("/", both).with_state(door)
 }
 
 async fn answer(
@@ -43,7 +49,7 @@ async fn answer(
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    if !peer.0.ip().to_canonical().is_loopback() || !is_local(request.uri(), request.headers()) {
+    if !is_for_this_machine(peer, &request) {
         return Err(nothing_here(request).await);
     }
     if request.headers().contains_key(header::CONTENT_ENCODING) {
@@ -58,6 +64,11 @@ async fn answer(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     Ok(([(header::CONTENT_TYPE, "application/json")], answer).into_response())
+}
+
+/// Whether a request comes from this machine, by its own name, and from no web page.
+pub(super) fn is_for_this_machine(peer: Peer, request: &Request) -> bool {
+    peer.0.ip().to_canonical().is_loopback() && is_local(request.uri(), request.headers())
 }
 
 /// Whether the request names this machine as its host, wherever it names one, and no web page as its

@@ -1,7 +1,8 @@
 //! From a listener to answered requests: accepting, one task a connection, and stopping.
 //!
 //! Stopping is orderly: no new connections, idle ones closed, requests being answered given a while.
-//! Every connection belongs to this loop and ends with it.
+//! Every connection belongs to this loop and ends with it; a route that takes one over (an upgrade) is given
+//! [`Lasting`], with which it keeps its place and learns of the end.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -31,6 +32,15 @@ use super::routes::nothing_here;
 /// The address of the other end of a request's connection, for routes that depend on it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) SocketAddr);
+
+/// What a connection that goes on after its last response still needs, for the route that goes on with it.
+#[derive(Debug, Clone)]
+pub(super) struct Lasting {
+    /// Changes when the server stops, or is gone.
+    pub(super) stopping: watch::Receiver<bool>,
+    /// Taken for as long as anybody holds it.
+    _place: Arc<Place>,
+}
 
 /// After an error of `accept` itself, which usually means that no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -124,15 +134,20 @@ impl Server {
     ) {
         // A response goes out in few large writes; waiting to merge them only delays small ones.
         let _ = stream.set_nodelay(true);
+        let lasting = Lasting {
+            stopping: stopping.clone(),
+            _place: Arc::new(place),
+        };
         let stream = TokioIo::new(PacedStream::new(stream, self.limits.minimum_rate));
-        let service = service_fn(|request| self.answer(request, peer));
+        let service = service_fn(|request| self.answer(request, peer, &lasting));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.head_timeout)
             .max_headers(self.limits.headers * 2)
             .max_header_size(self.limits.head_bytes * 2)
             .max_buf_size(READ_BUFFER_BYTES.max(self.limits.head_bytes * 4))
-            .serve_connection(stream, service);
+            .serve_connection(stream, service)
+            .with_upgrades();
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -144,19 +159,20 @@ impl Server {
         if let Err(error) = ended {
             tracing::debug!(target: "server", %peer, %error, "connection ended early");
         }
-        drop(place);
     }
 
     async fn answer(
         &self,
         request: hyper::Request<Incoming>,
         peer: SocketAddr,
+        lasting: &Lasting,
     ) -> Result<Response, Infallible> {
         let (mut head, body) = request.into_parts();
         if let Err(refusal) = self.guard.check(&head, peer) {
             return Ok(refusal.into_response());
         }
         head.extensions.insert(Peer(peer));
+        head.extensions.insert(lasting.clone());
         let request = Request::from_parts(head, Body::new(body));
         self.router.clone().oneshot(request).await
     }

@@ -9,6 +9,7 @@
 
 mod blobs;
 mod chain_rpc;
+mod chain_socket;
 mod connections;
 mod every_route;
 mod health;
