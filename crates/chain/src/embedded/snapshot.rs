@@ -118,3 +118,65 @@ fn numbers(folder: &Path) -> Vec<u64> {
 fn path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("state-{number}.snapshot"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::execute;
+    use super::super::genesis::GenesisSpec;
+    use super::super::store::Store;
+    use super::*;
+    use connito_protocol::ids::{Hotkey, Netuid};
+
+    fn written(folder: &Path, number: u64) -> Header {
+        let spec = GenesisSpec::new(Netuid(1), Hotkey([9; 32]));
+        let (block, state) = execute::genesis(&spec);
+        let store = Store::new(0, state, 1);
+        let header = Header {
+            number,
+            ..block.header
+        };
+        write(folder, number, &encode(&header, store.head())).unwrap();
+        header
+    }
+
+    #[test]
+    fn the_newest_snapshot_that_is_old_enough_and_known_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let headers = [10, 20, 30].map(|number| written(folder.path(), number));
+        let known = |number: u64| {
+            let header = headers.iter().find(|header| header.number == number);
+            header.map(Header::hash)
+        };
+        let loaded = |newest| load(folder.path(), newest, known).map(|found| found.header.number);
+        assert_eq!(loaded(29), Some(20));
+        assert_eq!(loaded(9), None);
+        let other = |number| known(number).filter(|_| number != 20);
+        let found = load(folder.path(), 29, other).unwrap();
+        assert_eq!(found.header, headers[0]);
+        assert!(!found.state.is_empty());
+    }
+
+    #[test]
+    fn no_changed_or_missing_byte_makes_another_snapshot() {
+        let folder = tempfile::tempdir().unwrap();
+        written(folder.path(), 10);
+        let bytes = fs::read(path(folder.path(), 10)).unwrap();
+        assert!(decode(&bytes).is_some());
+        for position in (0..bytes.len()).step_by(37) {
+            let mut changed = bytes.clone();
+            changed[position] ^= 1;
+            assert!(decode(&changed).is_none(), "byte {position}");
+            assert!(decode(&bytes[..position]).is_none(), "cut at {position}");
+        }
+    }
+
+    #[test]
+    fn only_as_many_stay_as_a_start_may_want() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in [10, 20, 30, 40, 100] {
+            written(folder.path(), number);
+        }
+        assert_eq!(numbers(folder.path()), [30, 40, 100]);
+        assert!(!folder.path().join("state.partial").exists());
+    }
+}

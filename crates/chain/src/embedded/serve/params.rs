@@ -1,4 +1,5 @@
-//! Positional parameters, read one after the other. What is absent at the end is null.
+//! Positional parameters, read one after the other. What is absent at the end is null. Bytes are
+//! hexadecimal, with `0x` in front or without it: a real node takes both, and its tools send both.
 
 use std::vec::IntoIter;
 
@@ -6,7 +7,6 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::failure::Failure;
-use crate::hex_text;
 
 /// A longer parameter belongs to no method.
 const MAX_PARAMS: usize = 8;
@@ -40,13 +40,13 @@ impl Params {
     /// The next parameter as bytes.
     pub(super) fn bytes(&mut self, name: &str) -> Result<Vec<u8>, Failure> {
         let text: String = self.next(name)?;
-        hex_text::decode(&text).ok_or_else(|| not_hex(name))
+        decode(&text).ok_or_else(|| not_hex(name))
     }
 
     /// The next parameter as bytes, if there is one.
     pub(super) fn optional_bytes(&mut self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
         let text: Option<String> = self.next(name)?;
-        text.map(|text| hex_text::decode(&text).ok_or_else(|| not_hex(name)))
+        text.map(|text| decode(&text).ok_or_else(|| not_hex(name)))
             .transpose()
     }
 
@@ -72,9 +72,13 @@ impl Params {
 
 /// Bytes from a text inside a parameter.
 pub(super) fn bytes_of(text: &str, name: &str) -> Result<Vec<u8>, Failure> {
-    hex_text::decode(text).ok_or_else(|| not_hex(name))
+    decode(text).ok_or_else(|| not_hex(name))
+}
+
+fn decode(text: &str) -> Option<Vec<u8>> {
+    hex::decode(text.strip_prefix("0x").unwrap_or(text)).ok()
 }
 
 fn not_hex(name: &str) -> Failure {
-    Failure::invalid_params(format!("{name} is not 0x and hexadecimal"))
+    Failure::invalid_params(format!("{name} is not hexadecimal"))
 }
