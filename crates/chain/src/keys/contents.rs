@@ -35,6 +35,9 @@ pub(super) enum Problem {
     },
 }
 
+/// More than the contents of any file written here.
+const FILE_BYTES: usize = 2048;
+
 const ED25519: &str = "holds an ed25519 key; only sr25519 keys sign here";
 
 #[derive(Serialize, Deserialize)]
@@ -233,7 +236,10 @@ pub(super) fn of_pair(pair: &Keypair) -> serde_json::Result<Zeroizing<Vec<u8>>> 
     if let Some(seed) = pair.origin.seed() {
         fields.secret_seed = Some(hex_text::encode(seed.as_slice()));
     }
-    serde_json::to_vec_pretty(&fields).map(Zeroizing::new)
+    // Room for all of it, so that growing leaves no copies behind.
+    let mut json = Zeroizing::new(Vec::with_capacity(FILE_BYTES));
+    serde_json::to_writer_pretty(&mut *json, &fields)?;
+    Ok(json)
 }
 
 /// The contents of a file that tells an address and nothing else.

@@ -312,3 +312,41 @@ fn a_wallet_that_is_partly_unusable_is_listed_all_the_same() {
     assert_eq!(shown["hotkeys"][0]["protection"], "unusable");
     assert!(shown["hotkeys"][0]["address"].is_string());
 }
+
+/// The vault holds no key but a few words, so that a role that has opened it says just that. It is an
+/// older kind of file, whose password is checked in no time.
+#[test]
+fn a_role_opens_an_encrypted_hotkey_with_the_password_of_the_environment() {
+    use std::os::unix::fs::PermissionsExt;
+    let ground = Ground::new();
+    let vault = "$ANSIBLE_VAULT;1.1;AES256\n\
+        33306465303538663961313438653463323266373864303638623066303135306266316538633431\n\
+        3030306663386661613736346338356338336264613865630a343634373965623034356365313530\n\
+        38386365386162356635306531623766303534613230316531303038333333336236616638316330\n\
+        3832323366383136650a356164623464643332363033346134336131323732666537376335393237\n\
+        6530\n";
+    ground.write("hotkey", vault);
+    let hotkey = ground.path("hotkey");
+    std::fs::set_permissions(&hotkey, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let config = "chain = \"http://127.0.0.1:9\"\nhotkey = \"hotkey\"\nfolder = \"data\"\n\
+                  journal = \"journal\"\n";
+    ground.write("miner.toml", config);
+    let variable = Password::variable(&hotkey);
+    let cases = [
+        (None, variable.as_str()),
+        (Some("another"), "the password does not open key file"),
+        (Some("golden-test-password"), "hotkey is not a key file"),
+    ];
+    for (password, expected) in cases {
+        let mut command = connito(["miner", "--config"]);
+        command.arg(ground.path("miner.toml"));
+        if let Some(password) = password {
+            let password = Password::new(password.as_bytes().to_vec().into()).unwrap();
+            command.env(&variable, password.scramble(&variable));
+        }
+        let output = command.output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(expected), "{told}");
+    }
+}
