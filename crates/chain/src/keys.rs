@@ -7,6 +7,7 @@
 //! round.
 
 mod contents;
+mod development;
 mod encrypted;
 mod file;
 mod password;

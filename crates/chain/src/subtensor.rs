@@ -15,6 +15,7 @@ mod blocks;
 mod calls;
 mod commitments;
 mod endpoints;
+mod figures;
 mod json_rpc;
 mod metagraph;
 mod preflight;

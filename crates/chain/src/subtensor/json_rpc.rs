@@ -107,6 +107,10 @@ pub(super) async fn ask_all(
     transport: &impl RpcTransport,
     questions: Vec<Question>,
 ) -> Result<Vec<Json>, CallError> {
+    // An empty batch is an error to every server.
+    if questions.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut bodies: Vec<Json> = questions
         .iter()
         .enumerate()

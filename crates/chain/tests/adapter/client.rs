@@ -36,6 +36,18 @@ async fn a_block_comes_every_block_time_until_shutdown() {
     assert_eq!(started.elapsed(), Duration::from_millis(4_500));
 }
 
+/// What should not happen: an empty batch of questions, which every server refuses.
+#[tokio::test(start_paused = true)]
+async fn a_subnet_without_neurons_is_read_and_gets_its_first() {
+    let mut empty = spec();
+    empty.neurons.clear();
+    let (_, client) = running(empty).await;
+    let metagraph = client.metagraph(At::Head).await.unwrap();
+    assert!(metagraph.value.neurons.is_empty());
+    let receipt = client.submit(&pair(OWNER), register(MINER)).await.unwrap();
+    assert_eq!(receipt.confirmed_by, Confirmation::Effect);
+}
+
 /// After a gap the missing blocks come one by one, at once.
 #[tokio::test(start_paused = true)]
 async fn waiting_never_skips_a_block() {
