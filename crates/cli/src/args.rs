@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod bench;
+pub(crate) mod chain;
 pub(crate) mod compare;
 pub(crate) mod inspect;
 pub(crate) mod partition;
@@ -22,6 +23,7 @@ use clap_complete::Shell;
 
 use audit::AuditArguments;
 use bench::BenchCommand;
+use chain::ChainArguments;
 use compare::CompareArguments;
 use inspect::{InspectCommand, RoutingMode};
 use partition::{AssignArguments, PartitionArguments};
@@ -51,8 +53,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a whole network on this machine: chain, owner, validators and miners
     Localnet(LocalnetArguments),
-    /// Run the embedded chain alone
-    Chain(RoleArguments),
+    /// Run the embedded chain alone, or give out money, slots and stake on a chain
+    Chain(ChainArguments),
     /// Run the owner alone: make a task, announce it, serve it
     Owner(RoleArguments),
     /// Run one validator alone

@@ -89,7 +89,8 @@ impl ChainAccess {
     }
 }
 
-fn is_on_this_machine(address: &str) -> bool {
+/// Whether an address is one that only this machine answers at.
+pub(crate) fn is_on_this_machine(address: &str) -> bool {
     let host = address.split_once("://").map_or(address, |(_, rest)| rest);
     let host = host.split(['/', '?']).next().unwrap_or(host);
     let host = match host.rsplit_once(':') {

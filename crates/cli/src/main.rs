@@ -9,6 +9,7 @@ mod base;
 mod bench;
 mod built_in;
 mod cache;
+mod chain;
 mod chain_access;
 mod coactivation;
 mod compare;
@@ -35,6 +36,7 @@ mod score;
 mod select;
 mod sim;
 mod slice;
+mod tao;
 mod text_file;
 mod train;
 mod wallet;
@@ -51,7 +53,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Arguments, Command, RoleArguments};
-use crate::config::{ChainConfig, RoleConfig};
+use crate::config::RoleConfig;
 use crate::exit::{Blame, Failure, finish};
 use crate::roles::Kind;
 
@@ -70,7 +72,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Localnet(arguments) => on_runtime(localnet::run(arguments)),
-        Command::Chain(arguments) => on_runtime(chain(arguments)),
+        Command::Chain(arguments) => on_runtime(chain::run(arguments)),
         Command::Owner(arguments) => on_runtime(participant(Kind::Owner, arguments)),
         Command::Validator(arguments) => on_runtime(participant(Kind::Validator, arguments)),
         Command::Miner(arguments) => on_runtime(participant(Kind::Miner, arguments)),
@@ -106,14 +108,6 @@ fn on_runtime<F: Future<Output = Result<(), Failure>>>(work: F) -> Result<(), Fa
         .context("the asynchronous runtime cannot be started")
         .environment()?
         .block_on(work)
-}
-
-async fn chain(arguments: RoleArguments) -> Result<(), Failure> {
-    let mut config: ChainConfig = config::read(&arguments.config)?;
-    config.folder = config::beside(&arguments.config, &config.folder);
-    let (stop, stopping) = watch::channel(false);
-    let with_input = config.stop_with_input;
-    until_told(roles::chain(config, stopping), stop, with_input).await
 }
 
 async fn participant(kind: Kind, arguments: RoleArguments) -> Result<(), Failure> {

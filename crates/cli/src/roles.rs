@@ -49,12 +49,18 @@ pub(crate) enum Kind {
 }
 
 /// Runs the embedded chain until `stop`.
-pub(crate) async fn chain(
-    config: ChainConfig,
-    mut stop: watch::Receiver<bool>,
-) -> Result<(), Failure> {
+pub(crate) async fn chain(config: ChainConfig, stop: watch::Receiver<bool>) -> Result<(), Failure> {
     let chain = EmbeddedChain::open(&config.folder, config.genesis).input()?;
     let listener = listen(config.listen).await?;
+    serve_chain(chain, listener, stop).await
+}
+
+/// Makes and serves a chain's blocks until `stop`.
+pub(crate) async fn serve_chain(
+    chain: Arc<EmbeddedChain>,
+    listener: TcpListener,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), Failure> {
     let health = watch_health(chain.clone(), stop.clone());
     let router = server::chain_router(chain.clone(), &Limits::default())
         .merge(server::health_router(health));
@@ -247,7 +253,8 @@ fn make_task(
     publish(&plan, blobs).input()
 }
 
-async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, Failure> {
+/// A port of this machine.
+pub(crate) async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("port {} on {} cannot be used", address.port(), address.ip()))
