@@ -34,9 +34,9 @@ fn question(method: &str, params: Value) -> Value {
 #[tokio::test]
 async fn this_machine_is_answered() {
     let server = server().await;
-    let answer = ask(&server, &question("chain_block", json!({ "at": "head" }))).await;
-    assert_eq!(answer["result"]["number"], 0);
-    let notification = br#"{"jsonrpc":"2.0","method":"chain_identity"}"#;
+    let answer = ask(&server, &question("chain_getHeader", json!([]))).await;
+    assert_eq!(answer["result"]["number"], "0x0");
+    let notification = br#"{"jsonrpc":"2.0","method":"system_name"}"#;
     let silent = post(&server, LOCAL, notification).await;
     assert_eq!((silent.status, silent.body.len()), (204, 0));
 }
@@ -46,7 +46,7 @@ async fn this_machine_is_answered() {
 #[tokio::test]
 async fn a_rebound_name_or_a_web_page_finds_nothing() {
     let server = server().await;
-    let body = question("chain_identity", json!(null)).to_string();
+    let body = question("system_name", json!(null)).to_string();
     for foreign in [
         "",
         "host: evil.example\r\n",
@@ -142,12 +142,12 @@ async fn what_is_no_question_gets_an_error_of_json_rpc() {
         "7",
         "{}",
         "[1,2]",
-        r#"{"jsonrpc":"1.0","id":1,"method":"chain_identity"}"#,
+        r#"{"jsonrpc":"1.0","id":1,"method":"system_name"}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":7}"#,
-        r#"{"jsonrpc":"2.0","id":1,"method":"chain_identity","method":"chain_block"}"#,
-        r#"{"jsonrpc":"2.0","id":1,"method":"chain_block","params":{"at":1e400}}"#,
-        r#"{"jsonrpc":"2.0","id":1,"method":"chain_block","params":{"at":{"number":-1}}}"#,
-        r#"{"jsonrpc":"2.0","id":1,"method":"chain_block","params":[[[]]]}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"system_name","method":"state_getStorage"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"chain_getBlockHash","params":[1e400]}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"chain_getBlockHash","params":[-1]}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"chain_getBlockHash","params":[[[]]]}"#,
         "\u{feff}{}",
         &deep,
         &nested,
@@ -165,7 +165,7 @@ async fn what_is_no_question_gets_an_error_of_json_rpc() {
 #[tokio::test]
 async fn a_batch_has_at_most_64_questions() {
     let server = server().await;
-    let one = question("chain_identity", json!(null));
+    let one = question("system_name", json!(null));
     let full = ask(&server, &Value::from(vec![one.clone(); 64])).await;
     assert_eq!(full.as_array().unwrap().len(), 64);
     let above = ask(&server, &Value::from(vec![one; 65])).await;
@@ -182,10 +182,8 @@ async fn a_method_that_is_not_the_chain_s_is_not_found() {
         "system_addReservedPeer",
         "offchain_localStorageSet",
         "chain_subscribeNewHeads",
-        "state_call",
-        "rpc_methods",
         "chain_advance",
-        "chain_submit ",
+        "author_submitExtrinsic ",
         "",
         "\u{0}",
     ] {
@@ -201,12 +199,18 @@ async fn an_operation_that_is_malformed_or_unsigned_is_refused() {
     let long = format!("0x{}", "00".repeat(200_000));
     let zeros = format!("0x{}", "00".repeat(300));
     for operation in ["", "0x", "0x0", "zz", "0x00", &zeros, &long] {
-        let params = json!({ "operation": operation });
-        let answer = ask(&server, &question("chain_submit", params)).await;
+        let question = question("author_submitExtrinsic", json!([operation]));
+        let answer = ask(&server, &question).await;
         assert!(answer["error"]["code"].is_i64(), "{answer}");
     }
-    for params in [json!({}), json!(null), json!([]), json!({ "operation": 7 })] {
-        let answer = ask(&server, &question("chain_submit", params)).await;
+    for params in [
+        json!({}),
+        json!(null),
+        json!([]),
+        json!([7]),
+        json!(["0x00", 7]),
+    ] {
+        let answer = ask(&server, &question("author_submitExtrinsic", params)).await;
         assert_eq!(answer["error"]["code"], -32602, "{answer}");
     }
 }
@@ -215,7 +219,7 @@ async fn an_operation_that_is_malformed_or_unsigned_is_refused() {
 #[tokio::test]
 async fn a_wait_in_a_batch_is_answered_at_once() {
     let server = Loopback::start(Limits::default()).await;
-    let wait = question("chain_wait", json!({ "after": 0, "timeout_ms": u64::MAX }));
+    let wait = question("connito_waitBlock", json!([0, u64::MAX]));
     let answers = ask(&server, &Value::from(vec![wait; 64])).await;
     let answers = answers.as_array().unwrap();
     assert!(

@@ -111,7 +111,7 @@ impl Route {
     fn chain() -> Self {
         Self {
             ask: |_| {
-                let body = br#"{"jsonrpc":"2.0","id":1,"method":"chain_identity"}"#;
+                let body = br#"{"jsonrpc":"2.0","id":1,"method":"system_name"}"#;
                 Request {
                     method: "POST",
                     target: "/".to_owned(),
