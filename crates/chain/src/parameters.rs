@@ -47,6 +47,15 @@ impl Parameter {
         PARAMETERS.iter().find(|parameter| parameter.name == name)
     }
 
+    /// A value as the call shows it.
+    #[must_use]
+    pub fn shown(&self, value: u64) -> String {
+        match self.kind {
+            Kind::Number => value.to_string(),
+            Kind::Switch => (value != 0).to_string(),
+        }
+    }
+
     /// The call's argument.
     pub(crate) fn value(&self, value: u64) -> Value {
         match self.kind {

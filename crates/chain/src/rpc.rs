@@ -6,7 +6,7 @@ use std::future::Future;
 
 use crate::error::TransportError;
 
-pub use http::{HttpTransport, check_address};
+pub use http::{HttpTransport, check_address, http_client};
 
 /// Carries one request body to a chain and its answer back.
 ///

@@ -35,7 +35,7 @@ use tokio::time::Instant;
 
 use crate::chain::{
     At, BlockRef, Chain, ChainId, ChainKind, CommitmentRecord, Metagraph, Pinned, Receipt,
-    WeightRow,
+    SubnetParams, WeightRow,
 };
 use crate::error::ChainError;
 use crate::hex_text;
@@ -47,7 +47,7 @@ use commitments::Written;
 use json_rpc::{CallError, Question, ask, misshapen};
 use metagraph::PALLET;
 use runtimes::Runtimes;
-use view::{View, Wanted};
+use view::View;
 use writer::Lanes;
 
 pub use endpoints::EndpointPool;
@@ -69,6 +69,25 @@ pub struct Connection {
     pub genesis: Option<BlockHash>,
     /// Where metadata is kept between starts; in memory only if nowhere.
     pub metadata_folder: Option<PathBuf>,
+}
+
+/// A subnet at one block, without its neurons.
+#[derive(Debug, Clone)]
+pub struct SubnetState {
+    /// The block.
+    pub block: BlockRef,
+    /// Taken slots.
+    pub neurons: u16,
+    /// Neurons with a validator permit.
+    pub permits: usize,
+    /// Blocks in an epoch.
+    pub tempo: u16,
+    /// Epochs after which sealed weights come to light.
+    pub reveal_period: u64,
+    /// The activity cutoff in thousandths of the tempo.
+    pub activity_factor_milli: u64,
+    /// The parameters.
+    pub params: SubnetParams,
 }
 
 /// A subnet of a chain, reached through a transport.
@@ -139,20 +158,16 @@ impl<T: RpcTransport> SubtensorChain<T> {
         self.runtime_at(head).await
     }
 
-    /// The unsigned number in a storage item that has no key besides the subnet.
+    /// The subnet at a block, without its neurons.
     ///
     /// # Errors
-    /// The item cannot be read or is no number.
-    pub async fn subnet_number(
-        &self,
-        pallet: &'static str,
-        item: &'static str,
-    ) -> Result<u64, ChainError> {
-        let view = self.view(self.resolve(At::Head).await?).await?;
-        let mut wanted = Wanted::default();
-        let keys = [self.identity.netuid.0.into()];
-        let place = view.want(&mut wanted, (pallet, item), &keys)?;
-        view.read(wanted).await?.number(place)
+    /// The chain cannot be read at that block.
+    pub async fn subnet_state(&self, at: At) -> Result<SubnetState, ChainError> {
+        let view = self.pinned(at).await?;
+        match metagraph::subnet(&view, self.identity.netuid).await {
+            Ok(subnet) => Ok(subnet.state(view.block)),
+            Err(error) => Err(self.dated(error).await),
+        }
     }
 
     fn block_time(&self) -> Duration {

@@ -11,6 +11,7 @@ pub(crate) mod score;
 pub(crate) mod select;
 pub(crate) mod sim;
 pub(crate) mod slice;
+pub(crate) mod subnet;
 pub(crate) mod train;
 pub(crate) mod wallet;
 
@@ -32,6 +33,7 @@ use score::ScoreArguments;
 use select::{AffinityArguments, SelectArguments};
 use sim::SimArguments;
 use slice::{JoinArguments, SliceArguments};
+use subnet::SubnetCommand;
 use train::{TrainArguments, TrainerKind};
 use wallet::WalletCommand;
 
@@ -92,6 +94,9 @@ pub(crate) enum Command {
     /// Make, list and use keys in the wallets of Bittensor's own tools
     #[command(subcommand)]
     Wallet(WalletCommand),
+    /// Hold a subnet of a chain against what the network needs of it
+    #[command(subcommand)]
+    Subnet(SubnetCommand),
     /// Compute a checkpoint's logits or gradients, for comparison with another framework
     #[command(subcommand)]
     Inspect(InspectCommand),

@@ -36,6 +36,7 @@ mod score;
 mod select;
 mod sim;
 mod slice;
+mod subnet;
 mod tao;
 mod text_file;
 mod train;
@@ -76,6 +77,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Owner(arguments) => on_runtime(participant(Kind::Owner, arguments)),
         Command::Validator(arguments) => on_runtime(participant(Kind::Validator, arguments)),
         Command::Miner(arguments) => on_runtime(participant(Kind::Miner, arguments)),
+        Command::Subnet(command) => on_runtime(subnet::run(command)),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),

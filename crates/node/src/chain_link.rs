@@ -14,7 +14,7 @@ use std::time::Duration;
 use connito_chain::keys::{Keypair, Signer as _};
 use connito_chain::{At, BlockRef, Chain, ChainError, Field, Op, Receipt, RevealPlan, quantise};
 use connito_protocol::event::{Effect, Event};
-use connito_protocol::ids::{Block, BlockHash, Uid};
+use connito_protocol::ids::{Block, BlockHash, Hotkey, Uid};
 use connito_protocol::snapshot::{self, Participant, Record, Snapshot};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
@@ -41,7 +41,8 @@ pub async fn snapshot<C: Chain>(chain: &C, at: At, head: Block) -> Result<Snapsh
     let metagraph = chain.metagraph(at).await?;
     let at = At::Hash(metagraph.at.hash);
     let commitments = chain.commitments(at).await?;
-    let participants = metagraph.value.neurons.iter().map(|neuron| Participant {
+    let neurons = &metagraph.value.neurons;
+    let participants = neurons.iter().map(|neuron| Participant {
         uid: neuron.uid,
         hotkey: neuron.hotkey,
         stake: neuron.stake_rao,
@@ -52,7 +53,15 @@ pub async fn snapshot<C: Chain>(chain: &C, at: At, head: Block) -> Result<Snapsh
         }),
         weights_set: neuron.last_update,
     });
+    let registered: BTreeMap<Hotkey, Block> = neurons
+        .iter()
+        .map(|neuron| (neuron.hotkey, neuron.registered_at))
+        .collect();
     let records = commitments.value.into_iter().filter_map(|commitment| {
+        // The chain keeps the record of a hotkey that has lost its slot, and of one that has a new one.
+        if *registered.get(&commitment.hotkey)? > commitment.block {
+            return None;
+        }
         let bytes = match commitment.fields.into_iter().next()? {
             Field::Raw(bytes) | Field::BigRaw(bytes) => bytes,
             // Other kinds of fields are never ours.

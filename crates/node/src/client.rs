@@ -202,10 +202,8 @@ impl BlobClient {
     /// # Errors
     /// When the HTTP library cannot be set up on this system.
     pub fn new(blobs: DiskBlobs, limits: ClientLimits) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
+        let http = connito_chain::rpc::http_client()
             .connect_timeout(limits.connect)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
             // Below the time after which our servers close idle connections.
             .pool_idle_timeout(Duration::from_secs(5))
             .build()?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use reqwest::{Client, Url};
+use reqwest::{Client, ClientBuilder, Url};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::RpcTransport;
@@ -43,19 +43,27 @@ fn over_http(address: &str) -> Option<Url> {
     Url::parse(&text).ok()
 }
 
-/// What a TLS connection is verified by.
-fn tls(url: &str) -> Result<ClientConfig, TransportError> {
+/// What every HTTP client of this program begins as: no proxy from the environment, for the addresses
+/// are the operator's choice; no redirects, for where requests go is not an answerer's; and TLS verified
+/// against the roots that browsers trust, with a provider that needs nothing installed.
+#[must_use]
+pub fn http_client() -> ClientBuilder {
     let roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    #[expect(
+        clippy::expect_used,
+        reason = "the provider has the versions it was built with"
+    )]
+    let versions = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| TransportError {
-            source: Some(error.into()),
-            ..unusable(url, "cannot set up TLS")
-        })?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+        .expect("ring provides TLS 1.2 and 1.3");
+    let tls = versions.with_root_certificates(roots).with_no_client_auth();
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .redirect(Policy::none())
 }
 
 fn unusable(address: &str, problem: &str) -> TransportError {
@@ -83,14 +91,9 @@ impl HttpTransport {
     /// The text is no such URL, or the HTTP client cannot be set up.
     pub fn new(url: &str) -> Result<Self, TransportError> {
         let address = over_http(url).ok_or_else(|| unusable(url, "not the URL of a chain"))?;
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls(url)?)
+        let client = http_client()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
-            // The URL is the operator's choice; a proxy from the environment would be a surprise.
-            .no_proxy()
-            // Nor is it an answerer's choice where the operator's requests go.
-            .redirect(Policy::none())
             .build()
             .map_err(|error| TransportError {
                 source: Some(error.into()),

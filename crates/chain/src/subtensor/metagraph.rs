@@ -8,9 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use connito_protocol::ids::{Block, Hotkey, Netuid, Uid};
 
+use super::SubnetState;
 use super::schedule::Schedule;
 use super::view::{Found, Place, View, Wanted};
-use crate::chain::{EpochState, Metagraph, Neuron, SubnetParams};
+use crate::chain::{BlockRef, EpochState, Metagraph, Neuron, SubnetParams};
 use crate::error::ChainError;
 use crate::operation::Endpoint;
 use crate::rpc::RpcTransport;
@@ -32,6 +33,23 @@ pub(super) struct Subnet {
     permits: Vec<bool>,
     updated: Vec<u64>,
     incentive: Vec<u16>,
+    reveal_period: u64,
+    activity_factor_milli: u64,
+}
+
+impl Subnet {
+    /// What is told about the subnet as a whole.
+    pub(super) fn state(self, block: BlockRef) -> SubnetState {
+        SubnetState {
+            block,
+            neurons: self.neurons,
+            permits: self.permits.iter().filter(|permit| **permit).count(),
+            tempo: u16::try_from(self.schedule.tempo).unwrap_or(u16::MAX),
+            reveal_period: self.reveal_period,
+            activity_factor_milli: self.activity_factor_milli,
+            params: self.params,
+        }
+    }
 }
 
 /// Reads the subnet, and nothing about single neurons.
@@ -57,10 +75,13 @@ pub(super) async fn subnet<T: RpcTransport>(
         immunity_period: want("ImmunityPeriod")?,
         max_uids: want("MaxAllowedUids")?,
         max_validators: want("MaxAllowedValidators")?,
-        activity_factor: want("ActivityCutoffFactorMilli")?,
         commit_reveal: want("CommitRevealWeightsEnabled")?,
         burn: want("Burn")?,
     };
+    let (period, factor) = (
+        want("RevealPeriodEpochs")?,
+        want("ActivityCutoffFactorMilli")?,
+    );
     let (count, owner) = (want("SubnetworkN")?, want("SubnetOwnerHotkey")?);
     let (active, permits) = (want("Active")?, want("ValidatorPermit")?);
     // The first mechanism's index is the subnet's number.
@@ -69,10 +90,12 @@ pub(super) async fn subnet<T: RpcTransport>(
     let space = view.want(&mut wanted, ("Commitments", "MaxSpace"), &[])?;
     let found = view.read(wanted).await?;
     let schedule = schedule.read(&found, view.block.number)?;
+    let activity_factor_milli: u64 = found.number(factor)?;
     let params = SubnetParams {
+        activity_cutoff: activity_factor_milli.saturating_mul(schedule.tempo) / 1_000,
         stake_threshold_rao: found.number(stake_threshold)?,
         commit_space: found.number(space)?,
-        ..numbers.read(&found, schedule.tempo)?
+        ..numbers.read(&found)?
     };
     let neurons: u16 = found.number(count)?;
     Ok(Subnet {
@@ -84,6 +107,8 @@ pub(super) async fn subnet<T: RpcTransport>(
         permits: found.get(permits, |value| list(value, Value::as_bool))?,
         updated: found.get(updated, |value| list(value, Value::number))?,
         incentive: found.get(incentive, |value| list(value, Value::number))?,
+        reveal_period: found.number(period)?,
+        activity_factor_milli,
     })
 }
 
@@ -121,15 +146,13 @@ struct ParamPlaces {
     immunity_period: Place,
     max_uids: Place,
     max_validators: Place,
-    activity_factor: Place,
     commit_reveal: Place,
     burn: Place,
 }
 
 impl ParamPlaces {
     /// All but what is not kept per subnet.
-    fn read(&self, found: &Found, tempo: u64) -> Result<SubnetParams, ChainError> {
-        let factor_milli: u64 = found.number(self.activity_factor)?;
+    fn read(&self, found: &Found) -> Result<SubnetParams, ChainError> {
         Ok(SubnetParams {
             weights_rate_limit: found.number(self.weights_rate_limit)?,
             serving_rate_limit: found.number(self.serving_rate_limit)?,
@@ -139,9 +162,9 @@ impl ParamPlaces {
             immunity_period: found.number(self.immunity_period)?,
             max_uids: found.number(self.max_uids)?,
             max_validators: found.number(self.max_validators)?,
-            activity_cutoff: factor_milli.saturating_mul(tempo) / 1_000,
             commit_reveal: found.get(self.commit_reveal, Value::as_bool)?,
             burn_rao: found.number(self.burn)?,
+            activity_cutoff: 0,
             stake_threshold_rao: 0,
             commit_space: 0,
         })

@@ -79,18 +79,41 @@ pub(super) fn check(op: &Op, signer: Hotkey, facts: &Facts) -> Result<(), Reject
                 Ok(())
             }
         }
-        Op::SetWeights {
-            weights,
-            version_key,
-        } => check_weights(
-            weights,
-            *version_key,
-            neuron.ok_or(Reject::NotRegistered)?,
-            facts,
-        ),
+        Op::SetWeights { weights, .. } => {
+            check_weights(weights, neuron.ok_or(Reject::NotRegistered)?, facts)
+        }
         // Not the subnet's to judge.
         Op::Transfer { .. } | Op::AddStake { .. } | Op::SetParameter { .. } => Ok(()),
     }
+}
+
+/// The weights as the subnet wants them, where that is a matter of form: zeros where it demands more
+/// entries than there are rewards, and its own version key where it has one.
+pub(super) fn suited(op: &Op, facts: &Facts) -> Option<Op> {
+    let Op::SetWeights {
+        weights,
+        version_key,
+    } = op
+    else {
+        return None;
+    };
+    let Metagraph {
+        params, neurons, ..
+    } = &facts.metagraph;
+    let least = usize::from(params.min_allowed_weights).min(neurons.len());
+    let mut weights = weights.clone();
+    for neuron in neurons {
+        if weights.len() >= least {
+            break;
+        }
+        if weights.iter().all(|(uid, _)| *uid != neuron.uid) {
+            weights.push((neuron.uid, 0));
+        }
+    }
+    Some(Op::SetWeights {
+        weights,
+        version_key: (*version_key).max(params.weights_version_key),
+    })
 }
 
 /// Fills in the figures that the name of a rejection does not carry.
@@ -135,12 +158,7 @@ impl Facts {
     }
 }
 
-fn check_weights(
-    weights: &[(Uid, u16)],
-    version_key: u64,
-    neuron: &Neuron,
-    facts: &Facts,
-) -> Result<(), Reject> {
+fn check_weights(weights: &[(Uid, u16)], neuron: &Neuron, facts: &Facts) -> Result<(), Reject> {
     let Metagraph {
         params,
         neurons,
@@ -149,11 +167,6 @@ fn check_weights(
     } = &facts.metagraph;
     if neuron.stake_rao < params.stake_threshold_rao {
         return Err(Reject::StakeTooLow);
-    }
-    if version_key < params.weights_version_key {
-        return Err(Reject::VersionKey {
-            need: params.weights_version_key,
-        });
     }
     not_before(weigh_again_at(neuron, facts), facts)?;
     let only_itself = matches!(weights, [(uid, _)] if *uid == neuron.uid);
@@ -166,12 +179,6 @@ fn check_weights(
         .any(|(uid, _)| !neurons.iter().any(|neuron| neuron.uid == *uid))
     {
         return Err(Reject::BadUids);
-    }
-    let least = usize::from(params.min_allowed_weights).min(neurons.len());
-    if weights.len() < least && !only_itself {
-        return Err(Reject::TooFewWeights {
-            min: params.min_allowed_weights,
-        });
     }
     Ok(())
 }

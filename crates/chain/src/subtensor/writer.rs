@@ -162,7 +162,17 @@ impl<T: RpcTransport> SubtensorChain<T> {
             if let Some(facts) = &facts {
                 preflight::check(op, signer.hotkey(), facts)?;
             }
-            let sent = under_way.insert(self.sign(&view, signer, op).await?);
+            let suited = facts
+                .as_ref()
+                .and_then(|facts| preflight::suited(op, facts));
+            let sent = self
+                .sign(&view, signer, suited.as_ref().unwrap_or(op))
+                .await?;
+            // Remembered as asked for, so that asking again takes it up.
+            let sent = under_way.insert(Sent {
+                op: op.clone(),
+                ..sent
+            });
             match self.send(&sent.extrinsic).await {
                 Ok(()) | Err(ChainError::Pool(PoolError::AlreadyImported)) => return Ok(None),
                 Err(ChainError::Pool(

@@ -1,7 +1,7 @@
 //! The client over an embedded chain in the same process: waiting, reading, writing. Time is paused
 //! and jumps to the next timer, so a second of block time costs nothing.
 
-use std::future::{Future, pending};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -5,9 +5,11 @@
     reason = "a test says by panicking that it failed"
 )]
 
+mod budget;
 mod client;
 mod endpoints;
 mod faults;
 mod forks;
 mod http;
 mod network;
+mod weights;
