@@ -123,7 +123,7 @@ pub(super) async fn ask_all(
         _ => Json::Array(bodies),
     };
     let bytes = transport.call(body.to_string().into_bytes()).await?;
-    let name = questions.first().map_or("nothing", |first| first.method);
+    let name = questions[0].method;
     let answers = read_answers(&bytes).map_err(|error| misshapen(name, error.to_string()))?;
     let mut ordered: Vec<Option<Json>> = vec![None; questions.len()];
     for answer in answers {

@@ -100,6 +100,28 @@ async fn a_chain_that_stands_still_for_ten_block_times_is_a_transport_error() {
     );
 }
 
+#[tokio::test]
+async fn a_chain_on_which_nothing_has_happened_yet_reads_as_one_that_is_empty() {
+    let chain = EmbeddedChain::in_memory(spec()).unwrap();
+    let client = connect(chain).await;
+    assert!(client.commitments(At::Head).await.unwrap().value.is_empty());
+    assert!(client.weights(At::Head).await.unwrap().value.is_empty());
+    let nobody = connito_chain::embedded::GenesisSpec {
+        neurons: Vec::new(),
+        ..spec()
+    };
+    let client = connect(EmbeddedChain::in_memory(nobody).unwrap()).await;
+    assert!(
+        client
+            .metagraph(At::Head)
+            .await
+            .unwrap()
+            .value
+            .neurons
+            .is_empty()
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_operation_is_confirmed_by_its_effect() {
     let (_, client) = running(spec()).await;
