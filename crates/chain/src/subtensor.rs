@@ -18,6 +18,7 @@ mod endpoints;
 mod figures;
 mod json_rpc;
 mod metagraph;
+mod node;
 mod preflight;
 mod runtimes;
 mod schedule;
@@ -26,39 +27,33 @@ mod view;
 mod writer;
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use connito_protocol::ids::{Block, BlockHash, Netuid, Uid};
-use serde_json::{Value as Json, json};
-use tokio::time::Instant;
 
 use crate::chain::{
     At, BlockRef, Chain, ChainId, ChainKind, CommitmentRecord, Metagraph, Pinned, Receipt,
     SubnetParams, WeightRow,
 };
 use crate::error::ChainError;
-use crate::hex_text;
 use crate::keys::Signer;
 use crate::operation::Op;
 use crate::rpc::RpcTransport;
-use crate::runtime::{EventRecord, Runtime, Value};
+use crate::runtime::{Runtime, Value};
 use commitments::Written;
-use json_rpc::{CallError, Question, ask, misshapen};
+use json_rpc::misshapen;
 use metagraph::PALLET;
-use runtimes::Runtimes;
 use view::View;
 use writer::Lanes;
 
 pub use endpoints::EndpointPool;
+pub use node::{Node, Outcome};
 
 /// An extension of the embedded chain: an answer that is held back until there is a block.
 pub(crate) const WAIT_METHOD: &str = "connito_waitBlock";
 /// `System.Number`, which every state has.
 pub(crate) const NUMBER_KEY: &str =
     "0x26aa394eea5630e07c48ae0c9558cef702a5c1b19ab7a04f536c519aca4983ac";
-/// The time between blocks of the public networks, where the metadata does not say.
-const USUAL_BLOCK_TIME_MS: u64 = 12_000;
 
 /// What a connection is to.
 #[derive(Debug, Clone, Default)]
@@ -93,15 +88,10 @@ pub struct SubnetState {
 /// A subnet of a chain, reached through a transport.
 #[derive(Debug)]
 pub struct SubtensorChain<T> {
-    transport: T,
+    node: Node<T>,
     identity: ChainId,
-    runtimes: Runtimes,
     written: Written,
     lanes: Lanes,
-    /// Whether the server can hold an answer back until there is a block.
-    holds_answers: bool,
-    /// The head that a wait has found standing still, and since when.
-    standing: Mutex<Option<(Block, Instant)>>,
 }
 
 impl<T: RpcTransport> SubtensorChain<T> {
@@ -110,43 +100,30 @@ impl<T: RpcTransport> SubtensorChain<T> {
     /// # Errors
     /// The endpoint cannot be reached, is of another chain, or does not have the subnet.
     pub async fn connect(transport: T, to: Connection) -> Result<Self, ChainError> {
-        let genesis = first_block(&transport).await?;
-        if to.genesis.is_some_and(|expected| expected != genesis) {
-            return Err(ChainError::OtherChain {
-                endpoint: transport.endpoint().to_owned(),
-                found: genesis,
-            });
-        }
-        let holds_answers = holds_answers(&transport).await?;
-        let mut chain = Self {
-            identity: ChainId {
-                genesis,
-                netuid: to.netuid.unwrap_or_default(),
-                block_time_ms: USUAL_BLOCK_TIME_MS,
-                kind: ChainKind::Bittensor,
+        let connected = Node::connect_at_head(transport, to.genesis, to.metadata_folder).await?;
+        let (node, head) = connected;
+        let netuid = subnet_of(&node.view(head).await?, to.netuid).await?;
+        let identity = ChainId {
+            genesis: node.genesis(),
+            netuid,
+            block_time_ms: node.block_time_ms(),
+            kind: if node.holds_answers {
+                ChainKind::Local
+            } else {
+                ChainKind::Bittensor
             },
-            transport,
-            runtimes: Runtimes::kept_in(to.metadata_folder),
+        };
+        Ok(Self {
+            node,
+            identity,
             written: Written::default(),
             lanes: Lanes::default(),
-            holds_answers,
-            standing: Mutex::new(None),
-        };
-        if holds_answers {
-            chain.identity.kind = ChainKind::Local;
-        }
-        let head = chain.resolve(At::Head).await?;
-        let view = chain.view(head).await?;
-        let netuid = subnet_of(&view, to.netuid).await?;
-        let block_time_ms = block_time_of(&view.runtime);
-        chain.identity.netuid = netuid;
-        chain.identity.block_time_ms = block_time_ms;
-        Ok(chain)
+        })
     }
 
     /// What carries the requests.
     pub fn transport(&self) -> &T {
-        &self.transport
+        &self.node.transport
     }
 
     /// The runtime that governs the newest block, with everything about it that is not as expected.
@@ -154,8 +131,8 @@ impl<T: RpcTransport> SubtensorChain<T> {
     /// # Errors
     /// The chain cannot be reached or its metadata not be read.
     pub async fn runtime(&self) -> Result<Runtime, ChainError> {
-        let head = self.resolve(At::Head).await?;
-        self.runtime_at(head).await
+        let head = self.node.resolve(At::Head).await?;
+        self.node.runtime_at(head).await
     }
 
     /// The subnet at a block, without its neurons.
@@ -163,52 +140,11 @@ impl<T: RpcTransport> SubtensorChain<T> {
     /// # Errors
     /// The chain cannot be read at that block.
     pub async fn subnet_state(&self, at: At) -> Result<SubnetState, ChainError> {
-        let view = self.pinned(at).await?;
+        let view = self.node.pinned(at).await?;
         match metagraph::subnet(&view, self.identity.netuid).await {
             Ok(subnet) => Ok(subnet.state(view.block)),
-            Err(error) => Err(self.dated(error).await),
+            Err(error) => Err(self.node.dated(error).await),
         }
-    }
-
-    fn block_time(&self) -> Duration {
-        Duration::from_millis(self.identity.block_time_ms)
-    }
-
-    async fn runtime_at(&self, block: BlockRef) -> Result<Runtime, ChainError> {
-        let runtime = self
-            .runtimes
-            .at(&self.transport, self.identity.genesis, block);
-        match runtime.await {
-            Err(error) => Err(self.dated(error).await),
-            runtime => runtime,
-        }
-    }
-
-    async fn view(&self, block: BlockRef) -> Result<View<'_, T>, ChainError> {
-        Ok(View {
-            transport: &self.transport,
-            runtime: self.runtime_at(block).await?,
-            block,
-        })
-    }
-
-    async fn pinned(&self, at: At) -> Result<View<'_, T>, ChainError> {
-        let block = self.resolve(at).await?;
-        self.view(block).await
-    }
-
-    async fn events(&self, block: BlockRef) -> Result<Vec<EventRecord>, ChainError> {
-        let runtime = self.runtime_at(block).await?;
-        let key = hex_text::encode(&runtime.storage_key("System", "Events", &[])?);
-        let params = json!([key, hex_text::encode(&block.hash.0)]);
-        let answer = ask(&self.transport, Question::new("state_getStorage", params)).await;
-        let answer = answer.map_err(|error| error.at(block.number))?;
-        let Some(bytes) = answer.as_str() else {
-            return Ok(Vec::new());
-        };
-        let bytes = hex_text::decode(bytes);
-        let bytes = bytes.ok_or_else(|| misshapen("state_getStorage", "no bytes"))?;
-        Ok(runtime.events(&bytes)?)
     }
 
     async fn weight_rows(&self, view: &View<'_, T>) -> Result<Vec<WeightRow>, ChainError> {
@@ -249,25 +185,6 @@ fn row_of(value: &Value) -> Option<Vec<(Uid, u16)>> {
     value.items()?.iter().map(entry).collect()
 }
 
-async fn first_block(transport: &impl RpcTransport) -> Result<BlockHash, ChainError> {
-    const METHOD: &str = "chain_getBlockHash";
-    let answer = ask(transport, Question::new(METHOD, json!([0]))).await;
-    let answer = answer.map_err(|error| error.at(Block(0)))?;
-    blocks::read_hash(METHOD, &answer)?.ok_or(ChainError::UnknownBlock(At::Number(Block(0))))
-}
-
-/// A node that does not say which methods it has is asked nothing but the usual ones.
-async fn holds_answers(transport: &impl RpcTransport) -> Result<bool, ChainError> {
-    match ask(transport, Question::new("rpc_methods", json!([]))).await {
-        Ok(answer) => {
-            let methods = answer.get("methods").and_then(Json::as_array);
-            Ok(methods.is_some_and(|methods| methods.iter().any(|name| name == WAIT_METHOD)))
-        }
-        Err(CallError::Other(error @ ChainError::Transport(_))) => Err(error),
-        Err(_) => Ok(false),
-    }
-}
-
 /// The subnet that is meant: the one named, which must be there, or the only one besides the root.
 async fn subnet_of<T: RpcTransport>(
     view: &View<'_, T>,
@@ -288,55 +205,49 @@ async fn subnet_of<T: RpcTransport>(
     }
 }
 
-fn block_time_of(runtime: &Runtime) -> u64 {
-    let slot = runtime.constant("Aura", "SlotDuration").ok();
-    let slot = slot.as_ref().and_then(Value::number::<u64>);
-    slot.filter(|slot| *slot > 0).unwrap_or(USUAL_BLOCK_TIME_MS)
-}
-
 impl<T: RpcTransport> Chain for SubtensorChain<T> {
     fn identity(&self) -> &ChainId {
         &self.identity
     }
 
     async fn block(&self, at: At) -> Result<BlockRef, ChainError> {
-        self.resolve(at).await
+        self.node.resolve(at).await
     }
 
     async fn wait_block(&self, after: Block, deadline: Duration) -> Result<BlockRef, ChainError> {
-        self.await_block(after, deadline).await
+        self.node.await_block(after, deadline).await
     }
 
     async fn metagraph(&self, at: At) -> Result<Pinned<Metagraph>, ChainError> {
-        let view = self.pinned(at).await?;
+        let view = self.node.pinned(at).await?;
         match metagraph::metagraph(&view, self.identity.netuid).await {
             Ok(value) => Ok(Pinned {
                 at: view.block,
                 value,
             }),
-            Err(error) => Err(self.dated(error).await),
+            Err(error) => Err(self.node.dated(error).await),
         }
     }
 
     async fn commitments(&self, at: At) -> Result<Pinned<Vec<CommitmentRecord>>, ChainError> {
-        let view = self.pinned(at).await?;
+        let view = self.node.pinned(at).await?;
         match self.records(&view).await {
             Ok(value) => Ok(Pinned {
                 at: view.block,
                 value,
             }),
-            Err(error) => Err(self.dated(error).await),
+            Err(error) => Err(self.node.dated(error).await),
         }
     }
 
     async fn weights(&self, at: At) -> Result<Pinned<Vec<WeightRow>>, ChainError> {
-        let view = self.pinned(at).await?;
+        let view = self.node.pinned(at).await?;
         match self.weight_rows(&view).await {
             Ok(value) => Ok(Pinned {
                 at: view.block,
                 value,
             }),
-            Err(error) => Err(self.dated(error).await),
+            Err(error) => Err(self.node.dated(error).await),
         }
     }
 

@@ -13,8 +13,8 @@ use parity_scale_codec::{Compact, Encode as _};
 use serde_json::{Value as Json, json};
 use tokio::time::{Instant, sleep_until};
 
-use super::SubtensorChain;
 use super::json_rpc::{CallError, Question, ask, ask_all, misshapen};
+use super::node::Node;
 use crate::chain::{At, BlockRef};
 use crate::error::{ChainError, TransportError};
 use crate::hash::blake2_256;
@@ -76,9 +76,12 @@ pub(super) fn read_hash(method: &str, answer: &Json) -> Result<Option<BlockHash>
     Ok(Some(BlockHash(hash)))
 }
 
-impl<T: RpcTransport> SubtensorChain<T> {
+impl<T: RpcTransport> Node<T> {
     /// The block that `at` stands for.
-    pub(super) async fn resolve(&self, at: At) -> Result<BlockRef, ChainError> {
+    ///
+    /// # Errors
+    /// The chain has no such block, the node cannot be reached, or its answer is not a header of it.
+    pub async fn resolve(&self, at: At) -> Result<BlockRef, ChainError> {
         match self.look_up(at).await {
             Err(error) => Err(self.dated(error).await),
             block => block,
@@ -149,7 +152,10 @@ impl<T: RpcTransport> SubtensorChain<T> {
     }
 
     /// The block after `after`, as soon as it exists.
-    pub(super) async fn await_block(
+    ///
+    /// # Errors
+    /// `deadline` has passed, the head stands still, or the node cannot be reached.
+    pub async fn await_block(
         &self,
         after: Block,
         deadline: Duration,
@@ -261,7 +267,10 @@ impl<T: RpcTransport> SubtensorChain<T> {
     }
 
     /// The extrinsics of a block, as bytes.
-    pub(super) async fn extrinsics(&self, block: BlockRef) -> Result<Vec<Vec<u8>>, ChainError> {
+    ///
+    /// # Errors
+    /// The node does not have the block, cannot be reached, or does not answer with a block.
+    pub async fn extrinsics(&self, block: BlockRef) -> Result<Vec<Vec<u8>>, ChainError> {
         const METHOD: &str = "chain_getBlock";
         let params = json!([hex_text::encode(&block.hash.0)]);
         let answers = ask_all(&self.transport, vec![Question::new(METHOD, params)]).await;

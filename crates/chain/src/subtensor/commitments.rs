@@ -96,12 +96,12 @@ impl<T: RpcTransport> SubtensorChain<T> {
         let block = if number == view.block.number {
             view.block
         } else {
-            self.resolve(At::Number(number)).await?
+            self.node.resolve(At::Number(number)).await?
         };
         if let Some(places) = self.written.of(block) {
             return Ok(places);
         }
-        let events = self.events(block).await?;
+        let events = self.node.events(block).await?;
         let places = Arc::new(places_of(&events, self.identity.netuid));
         self.written.remember(block, &places);
         Ok(places)

@@ -15,30 +15,23 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use connito_protocol::ids::{Block, Hotkey};
-use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::SubtensorChain;
 use super::calls;
-use super::json_rpc::{Question, ask, misshapen};
 use super::metagraph::{PALLET, metagraph, subnet};
+use super::node::{ERA_BLOCKS, Outcome};
 use super::preflight::{self, Facts};
 use super::sealing::{self, Sealed, SignedWeights};
 use super::view::View;
 use crate::chain::{At, BlockRef, Confirmation, Receipt, RevealPlan};
 use crate::error::{ChainError, PoolError, Reject};
 use crate::hash::blake2_256;
-use crate::hex_text;
 use crate::keys::Signer;
 use crate::operation::{Op, OperationId};
 use crate::rpc::RpcTransport;
-use crate::runtime::{Era, SignedExtrinsic, SigningTerms, Value};
+use crate::runtime::{SignedExtrinsic, Value};
 
-/// Blocks in which an operation may land. Long enough for a slow block or two; short enough that the
-/// fate of an operation is known within a phase of a cycle.
-const ERA_BLOCKS: u64 = 16;
-/// How far behind the head an era begins: a fork of fewer blocks leaves the signature good.
-const ANCHOR_DEPTH: u64 = 2;
 /// How often a nonce that somebody else was faster with is replaced.
 const NONCE_ATTEMPTS: u32 = 3;
 /// Block times granted beyond the last block before the fate is called unknown.
@@ -78,14 +71,6 @@ impl Sent {
     }
 }
 
-/// What a block says about an extrinsic.
-#[derive(Debug)]
-struct Outcome {
-    block: BlockRef,
-    index: u32,
-    failure: Option<Reject>,
-}
-
 impl<T: RpcTransport> SubtensorChain<T> {
     /// The signed extrinsic of an operation, as of the newest block, for whoever sends it himself.
     ///
@@ -97,7 +82,7 @@ impl<T: RpcTransport> SubtensorChain<T> {
         op: &Op,
     ) -> Result<SignedExtrinsic, ChainError> {
         preflight::check_alone(op)?;
-        let view = self.pinned(At::Head).await?;
+        let view = self.node.pinned(At::Head).await?;
         Ok(self.sign(&view, signer, op).await?.extrinsic)
     }
 
@@ -107,7 +92,7 @@ impl<T: RpcTransport> SubtensorChain<T> {
         let mut under_way = lane.lock().await;
         if let Some(sent) = under_way.as_mut().filter(|sent| sent.op == op) {
             // It may not have reached the pool; if it did, the pool says so and nothing happens.
-            let _ = self.send(&sent.extrinsic).await;
+            let _ = self.node.send(&sent.extrinsic).await;
             if let Some(outcome) = self.follow(sent).await? {
                 return self
                     .settle(signer.hotkey(), Some(outcome), &mut under_way)
@@ -153,8 +138,8 @@ impl<T: RpcTransport> SubtensorChain<T> {
     ) -> Result<Option<Receipt>, ChainError> {
         let mut refused = PoolError::Stale;
         for _ in 0..NONCE_ATTEMPTS {
-            let head = self.resolve(At::Head).await?;
-            let view = self.view(head).await?;
+            let head = self.node.resolve(At::Head).await?;
+            let view = self.node.view(head).await?;
             if let Some(receipt) = self.already(&view, signer.hotkey(), op).await? {
                 return Ok(Some(receipt));
             }
@@ -173,7 +158,7 @@ impl<T: RpcTransport> SubtensorChain<T> {
                 op: op.clone(),
                 ..sent
             });
-            match self.send(&sent.extrinsic).await {
+            match self.node.send(&sent.extrinsic).await {
                 Ok(()) | Err(ChainError::Pool(PoolError::AlreadyImported)) => return Ok(None),
                 Err(ChainError::Pool(
                     again @ (PoolError::Stale
@@ -207,24 +192,12 @@ impl<T: RpcTransport> SubtensorChain<T> {
     ) -> Result<Sent, ChainError> {
         let sealed = self.sealed(view, signer.hotkey(), op).await?;
         let call = calls::encode(&view.runtime, self.identity.netuid, op, sealed.as_ref())?;
-        let anchor = Block(view.block.number.0.saturating_sub(ANCHOR_DEPTH));
-        let anchor = self.resolve(At::Number(anchor)).await?;
-        let era = Era::Mortal {
-            period: ERA_BLOCKS,
-            current: anchor.number.0,
-            hash: anchor.hash.0,
-        };
-        let terms = SigningTerms {
-            genesis: self.identity.genesis.0,
-            nonce: self.next_nonce(signer.hotkey()).await?,
-            tip: 0,
-            era,
-        };
+        let terms = self.node.terms(view.block, signer.hotkey()).await?;
         Ok(Sent {
             op: op.clone(),
             extrinsic: view.runtime.sign(signer, &call, &terms)?,
             reveal: sealed.map(|sealed| sealed.plan),
-            last: Block(era.last_block().unwrap_or(u64::MAX)),
+            last: Block(terms.era.last_block().unwrap_or(u64::MAX)),
             looked_until: view.block.number,
         })
     }
@@ -257,22 +230,6 @@ impl<T: RpcTransport> SubtensorChain<T> {
         sealing::seal(view, netuid, subnet.schedule, block_time_ms, weights)
             .await
             .map(Some)
-    }
-
-    async fn send(&self, extrinsic: &SignedExtrinsic) -> Result<(), ChainError> {
-        let params = json!([hex_text::encode(&extrinsic.bytes)]);
-        let question = Question::new("author_submitExtrinsic", params);
-        let answer = ask(&self.transport, question).await;
-        answer.map(|_| ()).map_err(|error| error.at(Block(0)))
-    }
-
-    /// The nonce of the account's next operation, counting those that wait in the pool.
-    async fn next_nonce(&self, account: Hotkey) -> Result<u64, ChainError> {
-        const METHOD: &str = "system_accountNextIndex";
-        let question = Question::new(METHOD, json!([account.to_string()]));
-        let answer = ask(&self.transport, question).await;
-        let answer = answer.map_err(|error| error.at(Block(0)))?;
-        answer.as_u64().ok_or_else(|| misshapen(METHOD, "no nonce"))
     }
 
     /// What is known about the subnet before signing; nothing for what does not concern it.
@@ -338,7 +295,7 @@ impl<T: RpcTransport> SubtensorChain<T> {
         let Some(block) = written.filter(recent) else {
             return Ok(None);
         };
-        let included = self.resolve(At::Number(block)).await?;
+        let included = self.node.resolve(At::Number(block)).await?;
         let written = self.written_by(included, signer, op).await?;
         Ok(written.map(|(operation, index)| Receipt {
             operation,
@@ -360,7 +317,7 @@ impl<T: RpcTransport> SubtensorChain<T> {
             Op::Commit(_) => ("Commitments", &["Commitment", "TimelockCommitment"], "who"),
             _ => (PALLET, &["AxonServed"], "hotkey"),
         };
-        let events = self.events(block).await?;
+        let events = self.node.events(block).await?;
         let index = events.iter().rev().find_map(|event| {
             let named = event.pallet == pallet && names.contains(&&*event.name);
             let account = event
@@ -371,7 +328,7 @@ impl<T: RpcTransport> SubtensorChain<T> {
             (named && mine).then_some(event.extrinsic?)
         });
         let Some(index) = index else { return Ok(None) };
-        let extrinsics = self.extrinsics(block).await?;
+        let extrinsics = self.node.extrinsics(block).await?;
         let bytes = usize::try_from(index)
             .ok()
             .and_then(|place| extrinsics.get(place));
@@ -383,14 +340,14 @@ impl<T: RpcTransport> SubtensorChain<T> {
     async fn follow(&self, sent: &mut Sent) -> Result<Option<Outcome>, ChainError> {
         let blocks = sent.last.0.saturating_sub(sent.looked_until.0) + GRACE_BLOCKS;
         let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
-        let give_up = Instant::now() + self.block_time().saturating_mul(blocks);
+        let give_up = Instant::now() + self.node.block_time().saturating_mul(blocks);
         while sent.looked_until < sent.last {
             match self.look(sent, give_up).await {
                 Ok(Some(found)) => return Ok(Some(found)),
                 Ok(None) => sent.looked_until = sent.looked_until.next(),
                 Err(ChainError::Transport(error)) if error.retry && Instant::now() < give_up => {
                     tracing::warn!(target: "chain::writer", %error, "following an operation");
-                    sleep(self.block_time() / 2).await;
+                    sleep(self.node.block_time() / 2).await;
                 }
                 Err(ChainError::Transport(_) | ChainError::Timeout(_)) => {
                     return Err(sent.unknown());
@@ -404,46 +361,8 @@ impl<T: RpcTransport> SubtensorChain<T> {
     /// Looks into the next block, waiting for it first.
     async fn look(&self, sent: &Sent, give_up: Instant) -> Result<Option<Outcome>, ChainError> {
         let patience = give_up.duration_since(Instant::now());
-        let block = self.await_block(sent.looked_until, patience).await?;
-        let extrinsics = self.extrinsics(block).await?;
-        let place = extrinsics
-            .iter()
-            .position(|bytes| *bytes == sent.extrinsic.bytes);
-        let Some(index) = place.and_then(|place| u32::try_from(place).ok()) else {
-            return Ok(None);
-        };
-        let failure = self.failure(block, index).await?;
-        Ok(Some(Outcome {
-            block,
-            index,
-            failure,
-        }))
-    }
-
-    /// Why the extrinsic at `index` failed, if it did: by the names of the block's own runtime.
-    async fn failure(&self, block: BlockRef, index: u32) -> Result<Option<Reject>, ChainError> {
-        let runtime = self.runtime_at(block).await?;
-        for event in self.events(block).await? {
-            if event.extrinsic != Some(index) || event.pallet != "System" {
-                continue;
-            }
-            match &*event.name {
-                "ExtrinsicSuccess" => return Ok(None),
-                "ExtrinsicFailed" => {
-                    let error = event.fields.field("dispatch_error");
-                    let error = error.or_else(|| event.fields.items()?.first());
-                    let failure = error.map(|error| runtime.dispatch_error(error));
-                    let failure =
-                        failure.ok_or_else(|| misshapen("System.ExtrinsicFailed", "no error"))?;
-                    return Ok(Some(Reject::from_dispatch(&failure.pallet, &failure.name)));
-                }
-                _ => {}
-            }
-        }
-        Err(misshapen(
-            "System.Events",
-            format!("nothing about extrinsic {index} of block {}", block.number),
-        ))
+        let block = self.node.await_block(sent.looked_until, patience).await?;
+        self.node.outcome(block, &sent.extrinsic).await
     }
 
     async fn conclude(
@@ -452,7 +371,7 @@ impl<T: RpcTransport> SubtensorChain<T> {
         sent: &Sent,
         outcome: Outcome,
     ) -> Result<Receipt, ChainError> {
-        let view = self.view(outcome.block).await?;
+        let view = self.node.view(outcome.block).await?;
         if let Some(reject) = outcome.failure {
             // The figures are a courtesy; without them the rejection still stands.
             let facts = self.facts(&view, signer, &sent.op).await.ok().flatten();

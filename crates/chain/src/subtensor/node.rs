@@ -1,0 +1,291 @@
+//! A Substrate node: its chain's blocks, the runtime that governs each, the state after it, and
+//! extrinsics on their way into one.
+//!
+//! This is all of the adapter that is true of any chain built on FRAME; what a subnet is stands above
+//! it. `tools/check_frame.sh` runs it against a runtime that is not Bittensor's.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use connito_protocol::ids::{Block, BlockHash, Hotkey};
+use serde_json::{Value as Json, json};
+use tokio::time::Instant;
+
+use super::blocks::read_hash;
+use super::json_rpc::{CallError, Question, ask, misshapen};
+use super::runtimes::Runtimes;
+use super::view::View;
+use crate::chain::{At, BlockRef};
+use crate::error::{ChainError, Reject};
+use crate::hex_text;
+use crate::rpc::RpcTransport;
+use crate::runtime::{Era, EventRecord, Runtime, SignedExtrinsic, SigningTerms, Value};
+
+/// The time between blocks of the public networks, where the metadata does not say.
+const USUAL_BLOCK_TIME_MS: u64 = 12_000;
+
+/// Blocks in which an extrinsic may land. Long enough for a slow block or two; short enough that the
+/// fate of an extrinsic is known within a phase of a cycle.
+pub(super) const ERA_BLOCKS: u64 = 16;
+/// How far behind the head an era begins: a fork of fewer blocks leaves the signature good.
+const ANCHOR_DEPTH: u64 = 2;
+
+/// A node of one chain, reached through a transport.
+#[derive(Debug)]
+pub struct Node<T> {
+    pub(super) transport: T,
+    genesis: BlockHash,
+    block_time_ms: u64,
+    runtimes: Runtimes,
+    /// Whether the server can hold an answer back until there is a block.
+    pub(super) holds_answers: bool,
+    /// The head that a wait has found standing still, and since when.
+    pub(super) standing: Mutex<Option<(Block, Instant)>>,
+}
+
+/// What a block says about an extrinsic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The block that includes it.
+    pub block: BlockRef,
+    /// Its place in the block.
+    pub index: u32,
+    /// Why it failed, if it did.
+    pub failure: Option<Reject>,
+}
+
+impl<T: RpcTransport> Node<T> {
+    /// Asks the node which chain it is of, and fetches the metadata of its newest block; with
+    /// `metadata_folder`, metadata is kept there between starts.
+    ///
+    /// # Errors
+    /// The node cannot be reached, its metadata cannot be read, or `genesis` is given and is not the
+    /// first block of its chain.
+    pub async fn connect(
+        transport: T,
+        genesis: Option<BlockHash>,
+        metadata_folder: Option<PathBuf>,
+    ) -> Result<Self, ChainError> {
+        let connected = Self::connect_at_head(transport, genesis, metadata_folder).await?;
+        Ok(connected.0)
+    }
+
+    /// As [`Self::connect`], with the head that was found.
+    pub(super) async fn connect_at_head(
+        transport: T,
+        genesis: Option<BlockHash>,
+        metadata_folder: Option<PathBuf>,
+    ) -> Result<(Self, BlockRef), ChainError> {
+        let found = first_block(&transport).await?;
+        if genesis.is_some_and(|expected| expected != found) {
+            return Err(ChainError::OtherChain {
+                endpoint: transport.endpoint().to_owned(),
+                found,
+            });
+        }
+        let mut node = Self {
+            holds_answers: holds_answers(&transport).await?,
+            transport,
+            genesis: found,
+            block_time_ms: USUAL_BLOCK_TIME_MS,
+            runtimes: Runtimes::kept_in(metadata_folder),
+            standing: Mutex::new(None),
+        };
+        let head = node.resolve(At::Head).await?;
+        node.block_time_ms = block_time_of(&node.runtime_at(head).await?);
+        Ok((node, head))
+    }
+
+    /// The chain's first block.
+    pub fn genesis(&self) -> BlockHash {
+        self.genesis
+    }
+
+    /// The time between two blocks, in milliseconds.
+    pub(super) fn block_time_ms(&self) -> u64 {
+        self.block_time_ms
+    }
+
+    pub(super) fn block_time(&self) -> Duration {
+        Duration::from_millis(self.block_time_ms)
+    }
+
+    /// The runtime that governed a block.
+    ///
+    /// # Errors
+    /// The node cannot be reached, or the metadata not be read.
+    pub async fn runtime_at(&self, block: BlockRef) -> Result<Runtime, ChainError> {
+        let runtime = self.runtimes.at(&self.transport, self.genesis, block);
+        match runtime.await {
+            Err(error) => Err(self.dated(error).await),
+            runtime => runtime,
+        }
+    }
+
+    pub(super) async fn view(&self, block: BlockRef) -> Result<View<'_, T>, ChainError> {
+        Ok(View {
+            transport: &self.transport,
+            runtime: self.runtime_at(block).await?,
+            block,
+        })
+    }
+
+    pub(super) async fn pinned(&self, at: At) -> Result<View<'_, T>, ChainError> {
+        let block = self.resolve(at).await?;
+        self.view(block).await
+    }
+
+    /// The value of a storage item after a block; its default, or nothing, where nothing was written.
+    ///
+    /// # Errors
+    /// The runtime does not have the item or the keys do not fit it; the state is gone; the value is
+    /// not of the item's type.
+    pub async fn storage(
+        &self,
+        block: BlockRef,
+        item: (&'static str, &'static str),
+        keys: &[Value],
+    ) -> Result<Option<Value>, ChainError> {
+        self.view(block).await?.value(item, keys).await
+    }
+
+    /// The events of a block.
+    ///
+    /// # Errors
+    /// The state is gone, or the events are not those of the block's runtime.
+    pub async fn events(&self, block: BlockRef) -> Result<Vec<EventRecord>, ChainError> {
+        let runtime = self.runtime_at(block).await?;
+        let key = hex_text::encode(&runtime.storage_key("System", "Events", &[])?);
+        let params = json!([key, hex_text::encode(&block.hash.0)]);
+        let answer = ask(&self.transport, Question::new("state_getStorage", params)).await;
+        let answer = answer.map_err(|error| error.at(block.number))?;
+        let Some(bytes) = answer.as_str() else {
+            return Ok(Vec::new());
+        };
+        let bytes = hex_text::decode(bytes);
+        let bytes = bytes.ok_or_else(|| misshapen("state_getStorage", "no bytes"))?;
+        Ok(runtime.events(&bytes)?)
+    }
+
+    /// The nonce of the account's next extrinsic, counting those that wait in the pool.
+    ///
+    /// # Errors
+    /// The node cannot be reached or its answer not be read.
+    pub async fn next_nonce(&self, account: Hotkey) -> Result<u64, ChainError> {
+        const METHOD: &str = "system_accountNextIndex";
+        let question = Question::new(METHOD, json!([account.to_string()]));
+        let answer = ask(&self.transport, question).await;
+        let answer = answer.map_err(|error| error.at(Block(0)))?;
+        answer.as_u64().ok_or_else(|| misshapen(METHOD, "no nonce"))
+    }
+
+    /// What the account's next extrinsic is signed under, as of `head`: a short era that begins a
+    /// little below it.
+    ///
+    /// # Errors
+    /// The node cannot be reached or its answers not be read.
+    pub async fn terms(&self, head: BlockRef, account: Hotkey) -> Result<SigningTerms, ChainError> {
+        let anchor = Block(head.number.0.saturating_sub(ANCHOR_DEPTH));
+        let anchor = self.resolve(At::Number(anchor)).await?;
+        Ok(SigningTerms {
+            genesis: self.genesis.0,
+            nonce: self.next_nonce(account).await?,
+            tip: 0,
+            era: Era::Mortal {
+                period: ERA_BLOCKS,
+                current: anchor.number.0,
+                hash: anchor.hash.0,
+            },
+        })
+    }
+
+    /// Hands an extrinsic to the node's pool, which says nothing yet about its fate.
+    ///
+    /// # Errors
+    /// The pool refuses it, or the node cannot be reached.
+    pub async fn send(&self, extrinsic: &SignedExtrinsic) -> Result<(), ChainError> {
+        let params = json!([hex_text::encode(&extrinsic.bytes)]);
+        let question = Question::new("author_submitExtrinsic", params);
+        let answer = ask(&self.transport, question).await;
+        answer.map(|_| ()).map_err(|error| error.at(Block(0)))
+    }
+
+    /// What a block says about an extrinsic; nothing if it does not include it.
+    ///
+    /// # Errors
+    /// The block or its events cannot be read, or say nothing about an extrinsic that is there.
+    pub async fn outcome(
+        &self,
+        block: BlockRef,
+        extrinsic: &SignedExtrinsic,
+    ) -> Result<Option<Outcome>, ChainError> {
+        let extrinsics = self.extrinsics(block).await?;
+        let place = extrinsics
+            .iter()
+            .position(|bytes| *bytes == extrinsic.bytes);
+        let Some(index) = place.and_then(|place| u32::try_from(place).ok()) else {
+            return Ok(None);
+        };
+        let failure = self.failure(block, index).await?;
+        Ok(Some(Outcome {
+            block,
+            index,
+            failure,
+        }))
+    }
+
+    /// Why the extrinsic at `index` failed, if it did: by the names of the block's own runtime.
+    async fn failure(&self, block: BlockRef, index: u32) -> Result<Option<Reject>, ChainError> {
+        let runtime = self.runtime_at(block).await?;
+        for event in self.events(block).await? {
+            if event.extrinsic != Some(index) || event.pallet != "System" {
+                continue;
+            }
+            match &*event.name {
+                "ExtrinsicSuccess" => return Ok(None),
+                "ExtrinsicFailed" => {
+                    let error = event.fields.field("dispatch_error");
+                    let error = error.or_else(|| event.fields.items()?.first());
+                    let failure = error.map(|error| runtime.dispatch_error(error));
+                    let failure =
+                        failure.ok_or_else(|| misshapen("System.ExtrinsicFailed", "no error"))?;
+                    return Ok(Some(Reject::from_dispatch(&failure.pallet, &failure.name)));
+                }
+                _ => {}
+            }
+        }
+        Err(misshapen(
+            "System.Events",
+            format!("nothing about extrinsic {index} of block {}", block.number),
+        ))
+    }
+}
+
+async fn first_block(transport: &impl RpcTransport) -> Result<BlockHash, ChainError> {
+    const METHOD: &str = "chain_getBlockHash";
+    let answer = ask(transport, Question::new(METHOD, json!([0]))).await;
+    let answer = answer.map_err(|error| error.at(Block(0)))?;
+    read_hash(METHOD, &answer)?.ok_or(ChainError::UnknownBlock(At::Number(Block(0))))
+}
+
+/// A node that does not say which methods it has is asked nothing but the usual ones.
+async fn holds_answers(transport: &impl RpcTransport) -> Result<bool, ChainError> {
+    match ask(transport, Question::new("rpc_methods", json!([]))).await {
+        Ok(answer) => {
+            let methods = answer.get("methods").and_then(Json::as_array);
+            Ok(
+                methods
+                    .is_some_and(|methods| methods.iter().any(|name| name == super::WAIT_METHOD)),
+            )
+        }
+        Err(CallError::Other(error @ ChainError::Transport(_))) => Err(error),
+        Err(_) => Ok(false),
+    }
+}
+
+fn block_time_of(runtime: &Runtime) -> u64 {
+    let slot = runtime.constant("Aura", "SlotDuration").ok();
+    let slot = slot.as_ref().and_then(Value::number::<u64>);
+    slot.filter(|slot| *slot > 0).unwrap_or(USUAL_BLOCK_TIME_MS)
+}
