@@ -58,7 +58,7 @@ impl<T: RpcTransport> SubtensorChain<T> {
         (pallet, item, keys): Entry<'_>,
         read: impl FnOnce(&Value) -> Option<u64>,
     ) -> Result<Pinned<u64>, ChainError> {
-        let view = self.pinned(at).await?;
+        let view = self.node.pinned(at).await?;
         let mut wanted = Wanted::default();
         let place = view.want(&mut wanted, (pallet, item), keys)?;
         let value = view.read(wanted).await?.get(place, read)?;

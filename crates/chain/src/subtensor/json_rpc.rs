@@ -14,6 +14,11 @@ use crate::chain::At;
 use crate::error::{ChainError, PoolError, Reject, TransportError};
 use crate::rpc::RpcTransport;
 
+/// Hands an extrinsic to the pool.
+pub(super) const SUBMIT: &str = "author_submitExtrinsic";
+
+/// What an error without a code is given.
+const NO_CODE: i64 = 0;
 const BAD_FORMAT: i64 = 1_001;
 const TRAPPED: i64 = 1_002;
 const INVALID: i64 = 1_010;
@@ -50,6 +55,8 @@ struct Answer {
 /// A JSON-RPC error object.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Refusal {
+    /// Development nodes leave it out.
+    #[serde(default)]
     pub(super) code: i64,
     pub(super) message: String,
     #[serde(default)]
@@ -169,7 +176,11 @@ impl Refusal {
         if text.contains("unknownblock") || text.contains("unknown block") {
             return CallError::NoBlock;
         }
+        let uncoded = method == SUBMIT && self.code == NO_CODE;
+        let trapped = uncoded && text.contains("wasm `unreachable`");
         let meaning: ChainError = match self.code {
+            _ if trapped => PoolError::Undecodable(self.message).into(),
+            _ if uncoded => self.of_the_pool(),
             BAD_FORMAT | TRAPPED => PoolError::Undecodable(self.message).into(),
             INVALID | BANNED | ALREADY_IMPORTED | PRIORITY_TOO_LOW | DROPPED => self.of_the_pool(),
             code if TOO_OFTEN.contains(&code) => TransportError {
@@ -292,6 +303,12 @@ mod tests {
         assert_eq!(bad, PoolError::BadProof);
         let poor = pool(1_010, r#"{"invalid":{"payment":null}}"#, None);
         assert_eq!(poor, PoolError::CannotPay);
+        let trap = r#"{"message":"Error: wasm `unreachable` instruction executed"}"#;
+        let trap: Refusal = serde_json::from_str(trap).expect("an error without a code");
+        let trap = trap.meaning(SUBMIT, "here").at(Block(7));
+        assert!(matches!(trap, ChainError::Pool(PoolError::Undecodable(_))));
+        let stale = pool(NO_CODE, r#"{"invalid":{"ancientBirth":null}}"#, None);
+        assert_eq!(stale, PoolError::Outdated);
         let strange = pool(1_010, "custom error without a number", None);
         assert!(matches!(strange, PoolError::Other { .. }));
     }

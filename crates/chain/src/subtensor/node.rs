@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
 use super::blocks::read_hash;
-use super::json_rpc::{CallError, Question, ask, misshapen};
+use super::json_rpc::{CallError, Question, SUBMIT, ask, misshapen};
 use super::runtimes::Runtimes;
 use super::view::View;
 use crate::chain::{At, BlockRef};
@@ -95,6 +95,11 @@ impl<T: RpcTransport> Node<T> {
         let head = node.resolve(At::Head).await?;
         node.block_time_ms = block_time_of(&node.runtime_at(head).await?);
         Ok((node, head))
+    }
+
+    /// What carries the requests.
+    pub fn transport(&self) -> &T {
+        &self.transport
     }
 
     /// The chain's first block.
@@ -206,7 +211,7 @@ impl<T: RpcTransport> Node<T> {
     /// The pool refuses it, or the node cannot be reached.
     pub async fn send(&self, extrinsic: &SignedExtrinsic) -> Result<(), ChainError> {
         let params = json!([hex_text::encode(&extrinsic.bytes)]);
-        let question = Question::new("author_submitExtrinsic", params);
+        let question = Question::new(SUBMIT, params);
         let answer = ask(&self.transport, question).await;
         answer.map(|_| ()).map_err(|error| error.at(Block(0)))
     }
