@@ -1,6 +1,7 @@
 //! Weights as the subnet wants them: sealed to the beacon, padded, under its version key.
 
 use connito_chain::embedded::GenesisSpec;
+use connito_chain::keys::Signer as _;
 use connito_chain::{At, Chain, Confirmation};
 use connito_protocol::ids::{Block, Uid};
 use std::time::Duration;
