@@ -336,7 +336,7 @@ mod tests {
         let error = read(-5, "what?", None);
         assert_eq!(
             error.to_string(),
-            "the chain's answer to author_submitExtrinsic is not understood: error -5: what?"
+            "the shape of author_submitExtrinsic is not understood: error -5: what?"
         );
         assert!(matches!(
             read(-32_004, "slow down", None),
