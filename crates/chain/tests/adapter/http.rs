@@ -143,3 +143,60 @@ async fn no_redirect_is_followed() {
         _ = elsewhere.accept() => panic!("asked elsewhere"),
     }
 }
+
+/// Time is paused: with nothing to do, the clock jumps to the client's own deadline.
+#[tokio::test(start_paused = true)]
+async fn a_socket_that_never_answers_is_given_up() {
+    let (listener, url) = listen().await;
+    let hanging = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut heard = [0; 4096];
+        while stream.read(&mut heard).await.is_ok_and(|count| count > 0) {}
+    };
+    let transport = HttpTransport::new(&url).unwrap();
+    let (answer, ()) = tokio::join!(transport.call(b"{}".to_vec()), hanging);
+    let error = answer.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("chain endpoint {url}: no answer in time")
+    );
+    assert!(error.retry);
+}
+
+/// What should not happen: that the beginning of an answer is taken for all of it.
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_no_answer() {
+    let (listener, url) = listen().await;
+    let dropping = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await.unwrap();
+        let half = b"HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n{\"jsonrpc\":\"2.0\"";
+        stream.write_all(half).await.unwrap();
+    };
+    let transport = HttpTransport::new(&url).unwrap();
+    let (answer, ()) = tokio::join!(transport.call(b"{}".to_vec()), dropping);
+    assert_eq!(
+        answer.unwrap_err().to_string(),
+        format!("chain endpoint {url}: the answer broke off")
+    );
+}
+
+/// A server that goes on for ever is left when it has said more than any chain has to say.
+#[tokio::test]
+async fn an_endless_answer_is_cut_off() {
+    let (listener, url) = listen().await;
+    let endless = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await.unwrap();
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        let chunk = vec![b' '; 1 << 20];
+        while stream.write_all(&chunk).await.is_ok() {}
+    };
+    let transport = HttpTransport::new(&url).unwrap();
+    let (answer, ()) = tokio::join!(transport.call(b"{}".to_vec()), endless);
+    assert_eq!(
+        answer.unwrap_err().to_string(),
+        format!("chain endpoint {url}: the answer is too large")
+    );
+}
