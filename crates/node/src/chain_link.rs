@@ -238,6 +238,17 @@ impl Writer {
     }
 }
 
+/// Waits until a record waits.
+async fn newer_record(waiting: &mut watch::Receiver<Waiting>) {
+    if waiting
+        .wait_for(|waiting| waiting.record.is_some())
+        .await
+        .is_err()
+    {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// What writes for one hotkey.
 struct WritingTask<C> {
     chain: Arc<C>,
@@ -260,7 +271,12 @@ impl<C: Chain> WritingTask<C> {
                 () = self.events.closed() => return,
             }
             while let Some(operation) = self.take() {
-                let submitted = self.chain.submit(&*self.keypair, operation.clone()).await;
+                let submitted = tokio::select! {
+                    submitted = self.chain.submit(&*self.keypair, operation.clone()) => submitted,
+                    // Windows are short: a record does not wait for the fate of the one before it, which
+                    // it replaces whether that has landed or not.
+                    () = newer_record(&mut changed), if matches!(operation, Op::Commit(_)) => continue,
+                };
                 match submitted {
                     Ok(receipt) => self.remember(operation, receipt),
                     Err(error) => {
