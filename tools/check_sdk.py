@@ -208,6 +208,9 @@ async def slots(client, validator: Account) -> None:
         hotkey_ss58=hotkey, netuid=NETUID, amount_tao="10", slippage_protection=False
     )
     succeeded("AddStake", await client.execute(stake, validator))
+    positions = await client.read("stake_for_coldkey", coldkey_ss58=owner)
+    held = [(position.hotkey, position.stake.rao) for position in positions]
+    shown("stake_for_coldkey", held, held == [(hotkey, 10**10)])
     neurons = await client.neurons.all(NETUID)
     staked = neurons[0].total_stake.rao
     as_told = len(neurons) == 3 and staked == 10**10

@@ -35,6 +35,8 @@ use super::storage::{AccountId, Overlay, State};
 use balances::Sender;
 use weights::Order;
 
+pub(super) use staking::{Position, of as stake_of};
+
 /// The block that is being made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Block {

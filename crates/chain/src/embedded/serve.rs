@@ -15,6 +15,7 @@ mod failure;
 mod params;
 mod runtime_api;
 mod session;
+mod stakes;
 mod state;
 mod subnets;
 mod system;

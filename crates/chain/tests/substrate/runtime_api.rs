@@ -109,6 +109,44 @@ fn a_metagraph_shows_every_neuron_in_every_column() {
     assert_eq!(updates[0], 1_u64.into());
 }
 
+/// What a neuron starts with is its own coldkey's.
+#[test]
+fn stake_is_found_by_who_has_it() {
+    let network = Network::new();
+    let api = "StakeInfoRuntimeApi";
+    let coldkey = [("coldkey_account", account(VALIDATOR))];
+    let held = call(&network, api, "get_stake_info_for_coldkey", &coldkey);
+    let [position] = held.items().unwrap() else {
+        panic!("one position is not {held:?}");
+    };
+    assert_eq!(position.field("hotkey"), Some(&account(VALIDATOR)));
+    assert_eq!(position.field("netuid"), Some(&NETUID.into()));
+    assert_eq!(position.field("is_registered"), Some(&true.into()));
+
+    let both = Value::list([account(VALIDATOR), account(MINER)]);
+    let all = [("coldkey_accounts", both)];
+    let all = call(&network, api, "get_stake_info_for_coldkeys", &all);
+    let all = all.items().unwrap();
+    assert_eq!(all[0].items().unwrap(), [account(VALIDATOR), held.clone()]);
+    let nothing = Value::List(Vec::new());
+    assert_eq!(all[1].items().unwrap(), [account(MINER), nothing]);
+
+    let position_of = |seed| {
+        let arguments = [
+            ("hotkey_account", account(VALIDATOR)),
+            ("coldkey_account", account(seed)),
+            ("netuid", NETUID.into()),
+        ];
+        let method = "get_stake_info_for_hotkey_coldkey_netuid";
+        let found = call(&network, api, method, &arguments);
+        let stake = found.as_option().unwrap().unwrap().field("stake");
+        stake.unwrap().number::<u64>().unwrap()
+    };
+    let whole = position.field("stake").unwrap().number::<u64>().unwrap();
+    assert_eq!((position_of(VALIDATOR), position_of(MINER)), (whole, 0));
+    assert!(whole > 0);
+}
+
 #[test]
 fn neurons_are_shown_with_their_stake_and_weights() {
     let mut network = Network::new();

@@ -73,10 +73,10 @@ const SUBNET_TAO: Item<(u16,), u64> =
 
 /// Who stakes what on what.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Position {
-    pub(super) coldkey: AccountId,
-    pub(super) hotkey: AccountId,
-    pub(super) netuid: u16,
+pub(in crate::embedded) struct Position {
+    pub(in crate::embedded) coldkey: AccountId,
+    pub(in crate::embedded) hotkey: AccountId,
+    pub(in crate::embedded) netuid: u16,
 }
 
 /// All stake behind a hotkey on a subnet.
@@ -85,7 +85,7 @@ pub(super) fn of_hotkey(state: &impl State, hotkey: AccountId, netuid: u16) -> u
 }
 
 /// What a position holds.
-pub(super) fn of(state: &impl State, position: Position) -> u64 {
+pub(in crate::embedded) fn of(state: &impl State, position: Position) -> u64 {
     let Position {
         coldkey,
         hotkey,

@@ -87,7 +87,7 @@ const COLUMNS: [(&str, &str, &str); 8] = [
     ("validator_trust", "validator_trust", "ValidatorTrust"),
 ];
 
-/// What can be asked of subnets.
+/// What can be asked of subnets, neurons and stake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Question {
     Subnet,
@@ -99,6 +99,9 @@ pub(super) enum Question {
     SelectedMetagraph,
     Neurons,
     Neuron,
+    Stakes,
+    StakesOfEach,
+    Stake,
 }
 
 impl Question {
@@ -108,6 +111,14 @@ impl Question {
             return match of_neurons {
                 "get_neurons" | "get_neurons_lite" => Some(Self::Neurons),
                 "get_neuron" | "get_neuron_lite" => Some(Self::Neuron),
+                _ => None,
+            };
+        }
+        if let Some(of_stake) = method.strip_prefix("StakeInfoRuntimeApi_") {
+            return match of_stake {
+                "get_stake_info_for_coldkey" => Some(Self::Stakes),
+                "get_stake_info_for_coldkeys" => Some(Self::StakesOfEach),
+                "get_stake_info_for_hotkey_coldkey_netuid" => Some(Self::Stake),
                 _ => None,
             };
         }
@@ -149,11 +160,18 @@ impl<S: State> Subnets<'_, S> {
             Question::SelectedMetagraph => self.selected(arguments),
             Question::Neurons => self.neurons(arguments),
             Question::Neuron => self.neuron(arguments),
+            Question::Stakes => arguments
+                .first()
+                .map_or_else(none, |who| self.stakes_of(who)),
+            Question::StakesOfEach => arguments
+                .first()
+                .map_or_else(none, |all| self.stakes_of_each(all)),
+            Question::Stake => self.stake(arguments),
         }
     }
 
     /// What an item holds, or nothing where it holds nothing.
-    fn item(&self, pallet: &str, item: &str, keys: &[Value]) -> Option<Value> {
+    pub(super) fn item(&self, pallet: &str, item: &str, keys: &[Value]) -> Option<Value> {
         let key = self.runtime.storage_key(pallet, item, keys).ok()?;
         let bytes = self.state.get(&key);
         let value = self.runtime.storage_value(pallet, item, bytes.as_deref());
@@ -188,7 +206,8 @@ impl<S: State> Subnets<'_, S> {
         self.fields(arguments, |netuid| self.subnet_fields(netuid))
     }
 
-    fn each(&self, answer: impl Fn(&[Value]) -> Value) -> Vec<Value> {
+    /// Something about every subnet.
+    pub(super) fn each<A>(&self, answer: impl Fn(&[Value]) -> A) -> Vec<A> {
         let item = "NetworksAdded";
         let Ok(prefix) = self.runtime.storage_key(PALLET, item, &[]) else {
             return Vec::new();
