@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -416,6 +417,7 @@ async def every_read(client, validator: Account) -> None:
     print("every read")
     values = {
         "netuid": NETUID,
+        "netuids": [NETUID],
         "block": await client.block(),
         "mechid": 0,
         "uid": 0,
@@ -434,10 +436,12 @@ async def every_read(client, validator: Account) -> None:
             await client.read(read["name"], **given)
             answered += 1
         except Exception as error:
-            without.setdefault(str(error).splitlines()[0][:90], []).append(read["name"])
+            # By pallet or interface: which of its items is missing does not matter.
+            why = re.sub(r"[._]\w+", "", str(error).splitlines()[0])
+            without.setdefault(why, []).append(read["name"])
     shown("answered", f"{answered} of {len(client.reads())}")
     for why, names in sorted(without.items()):
-        aside(", ".join(names), why)
+        aside(why, ", ".join(names))
 
 
 if __name__ == "__main__":
