@@ -99,7 +99,7 @@ def shown(what: str, seen: object, holds: bool = True) -> None:
 
 
 def aside(what: str, why: object) -> None:
-    print(f"~ {what:<44} {str(why).splitlines()[0][:200]}")
+    print(f"~ {what:<44} {str(why).splitlines()[0]}")
 
 
 class Account:
@@ -437,7 +437,9 @@ async def every_read(client, validator: Account) -> None:
             answered += 1
         except Exception as error:
             # By pallet or interface: which of its items is missing does not matter.
-            why = re.sub(r"[._]\w+", "", str(error).splitlines()[0])
+            sentence = str(error).splitlines()[0]
+            named = re.search(r"([A-Za-z]+)[._]\w", sentence)
+            why = f"without {named[1]}" if named else sentence
             without.setdefault(why, []).append(read["name"])
     shown("answered", f"{answered} of {len(client.reads())}")
     for why, names in sorted(without.items()):

@@ -145,6 +145,32 @@ fn stake_is_found_by_who_has_it() {
     let whole = position.field("stake").unwrap().number::<u64>().unwrap();
     assert_eq!((position_of(VALIDATOR), position_of(MINER)), (whole, 0));
     assert!(whole > 0);
+    let free = [
+        ("coldkey_accounts", Value::list([account(VALIDATOR)])),
+        (
+            "netuids",
+            Value::variant_of("Some", [Value::list([NETUID])]),
+        ),
+    ];
+    let free = call(&network, api, "get_stake_availability_for_coldkeys", &free);
+    let on_each = free.items().unwrap()[0].items().unwrap()[1].clone();
+    let stake = on_each.items().unwrap()[0].items().unwrap()[1].clone();
+    assert_eq!(stake.field("available").unwrap().number(), Some(whole));
+    assert_eq!(stake.field("locked").unwrap().number(), Some(0_u64));
+}
+
+#[test]
+fn of_what_this_chain_has_nothing_it_says_so() {
+    let network = Network::new();
+    let delegates = call(&network, "DelegateInfoRuntimeApi", "get_delegates", &[]);
+    assert_eq!(delegates.items().unwrap(), []);
+    let stakes = "StakeInfoRuntimeApi";
+    let lock = [("coldkey", account(MINER)), ("netuid", NETUID.into())];
+    let lock = call(&network, stakes, "get_coldkey_lock", &lock);
+    assert_eq!(lock.as_option(), Some(None));
+    let conviction = [("hotkey", account(MINER)), ("netuid", NETUID.into())];
+    let conviction = call(&network, stakes, "get_hotkey_conviction", &conviction);
+    assert_eq!(conviction.field("bits").unwrap().number(), Some(0_u64));
 }
 
 #[test]

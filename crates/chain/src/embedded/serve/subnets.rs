@@ -102,6 +102,13 @@ pub(super) enum Question {
     Stakes,
     StakesOfEach,
     Stake,
+    Availability,
+    /// A list of what this chain has none of.
+    Empty,
+    /// One of them.
+    Absent,
+    /// How much of it.
+    Zero,
 }
 
 impl Question {
@@ -114,11 +121,21 @@ impl Question {
                 _ => None,
             };
         }
+        if let Some(of_delegates) = method.strip_prefix("DelegateInfoRuntimeApi_") {
+            return match of_delegates {
+                "get_delegates" | "get_delegated" => Some(Self::Empty),
+                "get_delegate" => Some(Self::Absent),
+                _ => None,
+            };
+        }
         if let Some(of_stake) = method.strip_prefix("StakeInfoRuntimeApi_") {
             return match of_stake {
                 "get_stake_info_for_coldkey" => Some(Self::Stakes),
                 "get_stake_info_for_coldkeys" => Some(Self::StakesOfEach),
                 "get_stake_info_for_hotkey_coldkey_netuid" => Some(Self::Stake),
+                "get_stake_availability_for_coldkeys" => Some(Self::Availability),
+                "get_coldkey_lock" | "get_most_convicted_hotkey_on_subnet" => Some(Self::Absent),
+                "get_stake_fee" | "get_hotkey_conviction" => Some(Self::Zero),
                 _ => None,
             };
         }
@@ -167,6 +184,10 @@ impl<S: State> Subnets<'_, S> {
                 .first()
                 .map_or_else(none, |all| self.stakes_of_each(all)),
             Question::Stake => self.stake(arguments),
+            Question::Availability => self.availability(arguments),
+            Question::Empty => Value::List(Vec::new()),
+            Question::Absent => none(),
+            Question::Zero => 0_u8.into(),
         }
     }
 
