@@ -6,6 +6,7 @@
 //! `follow/adoption.rs`. It knows nothing of training, scoring or uploading.
 
 mod adoption;
+mod forks;
 mod judging;
 mod versions;
 
@@ -28,6 +29,7 @@ use crate::schedule::{Moment, Window};
 use crate::snapshot::{Endpoint, Snapshot, Voter};
 use crate::submission::Network;
 use adoption::Adoption;
+use forks::Recent;
 use versions::Tasks;
 
 pub(crate) use versions::{Task, decided_task};
@@ -68,7 +70,7 @@ pub(crate) struct Follower {
     pub(crate) identity: Identity,
     reads: Reads,
     pub(crate) library: Library,
-    pub(crate) history: History,
+    pub(crate) history: Arc<History>,
     now: Option<Arc<Snapshot>>,
     backlog: VecDeque<Arc<Snapshot>>,
     tasks: Tasks,
@@ -82,10 +84,15 @@ pub(crate) struct Follower {
     round: Option<Round>,
     /// What of the cycle before is reviewed in this one; `None` for whoever did not see it judged.
     docket: Option<Docket>,
-    accepted: VecDeque<(Cycle, Vec<Candidate>)>,
+    accepted: Arc<Accepted>,
+    recent: Recent,
+    stepped_back: bool,
     sent: BTreeMap<Write, (Vec<u8>, Block)>,
     told_unregistered: bool,
 }
+
+/// Accepted updates by cycle, the newest last.
+type Accepted = VecDeque<(Cycle, Vec<Candidate>)>;
 
 /// The kinds of chain writes that are repeated until they show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,7 +107,7 @@ impl Follower {
             identity,
             reads,
             library: Library::default(),
-            history: History::default(),
+            history: Arc::default(),
             now: None,
             backlog: VecDeque::new(),
             tasks: Tasks::default(),
@@ -112,7 +119,9 @@ impl Follower {
             ready: None,
             round: None,
             docket: None,
-            accepted: VecDeque::new(),
+            accepted: Arc::default(),
+            recent: Recent::default(),
+            stepped_back: false,
             sent: BTreeMap::new(),
             told_unregistered: false,
         }
@@ -318,10 +327,12 @@ impl Follower {
 
     fn on_block(&mut self, snapshot: &Arc<Snapshot>, effects: &mut Effects) {
         let expected = self.now.as_ref().map(|now| now.block.next());
-        if expected.is_some_and(|expected| expected != snapshot.block) {
+        let follows = expected.is_none_or(|expected| expected == snapshot.block);
+        if !follows && !self.step_back(snapshot.block) {
             // Votes may have been missed: what is canonical must be learnt anew.
             self.forget_what_votes_decided();
         }
+        self.remember(snapshot.block);
         self.now = Some(Arc::clone(snapshot));
         if self.backlog.len() == MAXIMUM_BACKLOG {
             self.backlog.pop_front();
@@ -443,7 +454,7 @@ impl Follower {
         }
         if self.reads == Reads::Everything {
             if moment.closes_window && moment.window == Window::Seal {
-                self.tasks.assignment.learn(snapshot.records.keys());
+                Arc::make_mut(&mut self.tasks.assignment).learn(snapshot.records.keys());
             }
             self.with_round(|round, known| round.observe(snapshot, known));
             self.settle(effects);

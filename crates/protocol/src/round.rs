@@ -41,12 +41,12 @@ pub(crate) struct Round {
     revealed: Option<Arc<Snapshot>>,
     /// Whose reports count: known before the submissions, for which a manifest may be on its way.
     voters: Option<Vec<Voter>>,
-    pub(crate) commits: Option<Commits>,
+    pub(crate) commits: Option<Arc<Commits>>,
     pub(crate) seeded: Option<BlockRef>,
     /// Who scores what: known with the commits, or where lots are drawn with the seed.
-    pub(crate) scope: Option<Scope>,
+    pub(crate) scope: Option<Arc<Scope>>,
     pub(crate) reporting: Reporting,
-    pub(crate) judgement: Option<Judgement>,
+    pub(crate) judgement: Option<Arc<Judgement>>,
 }
 
 /// What the Commit phase left on the chain.
@@ -186,7 +186,7 @@ impl Round {
         }
         if self.commits.is_none() {
             // Again with every block: a manifest that it takes may be on its way.
-            self.commits = self.collect(known);
+            self.commits = self.collect(known).map(Arc::new);
             if self.commits.is_some() {
                 (self.sealed, self.revealed) = (None, None);
             }
@@ -203,7 +203,7 @@ impl Round {
         };
         match moment.window {
             Window::Score => {
-                let of_cycle = (self.cycle, self.scope.as_ref());
+                let of_cycle = (self.cycle, self.scope.as_deref());
                 self.reporting.observe(snapshot, of_cycle, voters);
             }
             Window::Vote => self.reporting.observe_late(snapshot, self.cycle, voters),
@@ -223,7 +223,7 @@ impl Round {
             return false;
         }
         if self.scope.is_none() {
-            self.scope = self.enrol(known);
+            self.scope = self.enrol(known).map(Arc::new);
         }
         let (Some(scope), Some(commits)) = (&self.scope, &self.commits) else {
             return false;
@@ -232,7 +232,8 @@ impl Round {
         self.reporting.read(scope, opens, &commits.voters);
         let opens = known.schedule.opens(self.cycle, Window::Vote);
         let counted = self.reporting.count(scope, opens, &commits.voters);
-        self.judgement = counted.and_then(|counted| self.judge(counted, known));
+        let judgement = counted.and_then(|counted| self.judge(counted, known));
+        self.judgement = judgement.map(Arc::new);
         self.judgement.is_some()
     }
 

@@ -26,7 +26,7 @@ use crate::job::{Candidate, Finding, Job, Outcome};
 use crate::manifest::StateManifest;
 use crate::miner::effects_of_restart;
 use crate::report::Entry;
-use crate::round::Judgement;
+use crate::round::{Judgement, Round};
 use crate::schedule::Window;
 
 pub use uploads::{Admission, Uploads};
@@ -40,6 +40,8 @@ pub struct Validator {
     follower: Follower,
     running: Option<Job>,
     work: Work,
+    /// Of the cycle before, in which a fork can end.
+    past: Work,
     weights_sent: Option<Block>,
 }
 
@@ -68,6 +70,24 @@ struct Work {
     vote: Option<Vote>,
 }
 
+impl Work {
+    /// Blocks were taken back: what followed from them is to be done anew. What was received stays, and
+    /// so does a report that was given, for it stands or waits on the chain and a second one would void
+    /// both; what was measured for it is not measured again.
+    fn step_back(&mut self, round: Option<&Round>) {
+        (self.assigned, self.fetched, self.attestation) = (None, None, None);
+        let judged = round.is_some_and(|round| round.judgement.is_some());
+        if !judged {
+            (self.vote, self.receipts_issued, self.failed_merges) = (None, false, 0);
+        }
+        let seeded = round.is_some_and(|round| round.seeded.is_some());
+        if !seeded && self.report.is_none() {
+            (self.scored, self.failed_scorings) = (None, 0);
+            self.absent.clear();
+        }
+    }
+}
+
 /// Attempts at one kind of job in one cycle: a second one may succeed after a passing fault, a third
 /// would only keep the machine busy.
 const MAXIMUM_ATTEMPTS: u32 = 2;
@@ -80,6 +100,7 @@ impl Validator {
             follower: Follower::new(identity, Reads::Everything),
             running: None,
             work: Work::default(),
+            past: Work::default(),
             weights_sent: None,
         }
     }
@@ -140,13 +161,23 @@ impl Validator {
     }
 
     fn enter_cycle(&mut self) {
+        let stepped_back = self.follower.take_stepped_back();
         if let Some(round) = self.follower.round()
             && round.cycle != self.work.cycle
         {
-            self.work = Work {
-                cycle: round.cycle,
-                ..Work::default()
-            };
+            let past = std::mem::take(&mut self.past);
+            if stepped_back && past.cycle == round.cycle {
+                self.work = past;
+            } else {
+                let work = Work {
+                    cycle: round.cycle,
+                    ..Work::default()
+                };
+                self.past = std::mem::replace(&mut self.work, work);
+            }
+        }
+        if stepped_back {
+            self.work.step_back(self.follower.round());
         }
     }
 
@@ -209,7 +240,7 @@ impl Validator {
     }
 
     fn judgement(&self) -> Option<&Judgement> {
-        self.follower.round()?.judgement.as_ref()
+        self.follower.round()?.judgement.as_deref()
     }
 
     fn act(&mut self, effects: &mut Effects) {

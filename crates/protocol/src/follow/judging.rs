@@ -5,6 +5,8 @@
 //! cycles are judged with the last block of the score window; where reports are mirrored, as soon as
 //! the attestations and the bodies that count are here. What a judgement says is decided elsewhere.
 
+use std::sync::Arc;
+
 use super::{Follower, Reads};
 use crate::announcement::Vote;
 use crate::consensus::Tally;
@@ -69,7 +71,7 @@ impl Follower {
 
     /// The document that this cycle's judgement was read from, to be kept.
     pub(crate) fn take_archive(&mut self) -> Option<Vec<u8>> {
-        let judgement = self.round.as_mut()?.judgement.as_mut()?;
+        let judgement = Arc::make_mut(self.round.as_mut()?.judgement.as_mut()?);
         Some(std::mem::take(&mut judgement.archive_bytes))
     }
 
@@ -127,11 +129,11 @@ impl Follower {
         // Before this cycle is entered: what is taken back was entered last.
         for review in reviewed.iter().filter(|review| review.unearned > 0.0) {
             let (hotkey, unearned) = (review.hotkey, review.unearned);
-            self.history.take_back(&rules.rewards, hotkey, unearned);
+            Arc::make_mut(&mut self.history).take_back(&rules.rewards, hotkey, unearned);
         }
         if judgement.quorum {
             let (verdicts, rewards) = (&judgement.verdicts, &judgement.rewards);
-            self.history.enter(&rules.rewards, verdicts, rewards);
+            Arc::make_mut(&mut self.history).enter(&rules.rewards, verdicts, rewards);
         }
         let accepted = judgement
             .accepted()
@@ -141,13 +143,12 @@ impl Follower {
                 update,
             })
             .collect();
-        self.accepted.push_back((round.cycle, accepted));
+        let (cycle, memory) = (round.cycle, self.memory());
+        let updates = Arc::make_mut(&mut self.accepted);
+        updates.push_back((cycle, accepted));
         // One cycle more than is remembered in scoring: reviews look back from the cycle before.
-        let forget = self
-            .accepted
-            .len()
-            .saturating_sub(self.memory().saturating_add(1));
-        self.accepted.drain(..forget);
+        let forget = updates.len().saturating_sub(memory.saturating_add(1));
+        updates.drain(..forget);
         if !reviewed.is_empty() {
             effects.tell(Milestone::Reviewed {
                 cycle: round.cycle,

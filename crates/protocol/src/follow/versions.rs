@@ -67,7 +67,7 @@ impl Task {
 pub(super) struct Tasks {
     pub(super) current: Option<Arc<Task>>,
     /// Who trains what under the current one.
-    pub(super) assignment: Assignment,
+    pub(super) assignment: Arc<Assignment>,
     /// The one before, once another has taken its place.
     previous: Option<Arc<Task>>,
     read: BTreeMap<BlobId, Arc<Task>>,
@@ -239,7 +239,7 @@ impl Follower {
         effects.tell(Milestone::TaskLoaded { task: task.id });
         let tasks = &mut self.tasks;
         (tasks.decided, tasks.successor, tasks.weighed) = (None, None, None);
-        tasks.assignment = Assignment::new(task.manifest.tickets.clone());
+        tasks.assignment = Arc::new(Assignment::new(task.manifest.tickets.clone()));
         tasks.current = Some(task);
     }
 
