@@ -3,8 +3,9 @@
 //! Inputs are writes in the order in which they arrive, and the call that makes the next block of them.
 //! The limits are those of the real one (P-11, P-57): one record a hotkey, of at most 512 bytes, 3,100
 //! bytes an epoch of 360 blocks with at least 100 a write, weights every 100 blocks, an address every
-//! 50. A refusal is told by name. Every block is one snapshot that all nodes share. It knows no time:
-//! when a block is made, and whether at all, is somebody else's affair.
+//! 50. A refusal is told by name. Every block is one snapshot that all nodes share. The last few blocks
+//! can be taken back, as a fork does: what was written in them waits again, as in the pool of a node. It
+//! knows no time: when a block is made or taken back, and whether at all, is somebody else's affair.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -28,6 +29,9 @@ const WEIGHTS_BLOCKS: u64 = 100;
 /// Blocks between two addresses of one hotkey.
 const SERVING_BLOCKS: u64 = 50;
 
+/// Most blocks that a fork takes back.
+pub(crate) const MOST_TAKEN_BACK: u32 = 8;
+
 /// Something that a participant writes.
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
@@ -47,6 +51,23 @@ pub(crate) struct Registration {
     pub(crate) validator_permit: bool,
 }
 
+/// What a write has overwritten.
+#[derive(Debug)]
+enum Overwritten {
+    Record(Hotkey, Option<Record>),
+    Space(Hotkey, Option<(u64, u64)>),
+    Weights(Hotkey, Block),
+    Endpoint(Hotkey, Option<Endpoint>, Option<Block>),
+}
+
+/// What it takes to take a block back.
+#[derive(Debug, Default)]
+struct Made {
+    /// All that was submitted for it, refused or not, in its order.
+    writes: Vec<(Hotkey, Write)>,
+    overwritten: Vec<Overwritten>,
+}
+
 /// The chain.
 #[derive(Debug)]
 pub(crate) struct Chain {
@@ -63,6 +84,10 @@ pub(crate) struct Chain {
     pending: Vec<(Hotkey, Write)>,
     history: VecDeque<Arc<Snapshot>>,
     kept: usize,
+    /// The newest blocks, those that may be taken back; the newest last.
+    made: VecDeque<Made>,
+    /// How often blocks were taken back.
+    forks: u64,
 }
 
 impl Chain {
@@ -88,6 +113,8 @@ impl Chain {
             pending: Vec::new(),
             history: VecDeque::from([Arc::new(first)]),
             kept: kept.max(1),
+            made: VecDeque::new(),
+            forks: 0,
         }
     }
 
@@ -158,6 +185,10 @@ impl Chain {
         let mut hasher = blake3::Hasher::new_derive_key("connito/1 simulator block");
         hasher.update(&self.head().hash.0);
         hasher.update(&[again]);
+        if self.forks > 0 {
+            // Of the same parent and author, what replaces a block is another one.
+            hasher.update(&self.forks.to_le_bytes());
+        }
         BlockHash(*hasher.finalize().as_bytes())
     }
 
@@ -165,11 +196,19 @@ impl Chain {
     pub(crate) fn make_block(&mut self, hash: BlockHash) -> Vec<(Hotkey, &'static str)> {
         let block = self.head().block.next();
         let mut refused = Vec::new();
-        for (index, (hotkey, write)) in std::mem::take(&mut self.pending).into_iter().enumerate() {
+        let writes = std::mem::take(&mut self.pending);
+        self.made.push_back(Made::default());
+        for (index, (hotkey, write)) in writes.iter().enumerate() {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
-            if let Err(reason) = self.apply((block, index), hotkey, write) {
-                refused.push((hotkey, reason));
+            if let Err(reason) = self.apply((block, index), *hotkey, write.clone()) {
+                refused.push((*hotkey, reason));
             }
+        }
+        if let Some(made) = self.made.back_mut() {
+            made.writes = writes;
+        }
+        while self.made.len() > MOST_TAKEN_BACK as usize {
+            self.made.pop_front();
         }
         if std::mem::take(&mut self.changed) {
             self.participants = self.slots.iter().flatten().cloned().collect();
@@ -186,6 +225,55 @@ impl Chain {
             self.history.pop_front();
         }
         refused
+    }
+
+    /// Takes back the newest blocks, as many as there are of these, and says how many. Their writes
+    /// wait for the next block once more, before all others and in their order; who is registered stays.
+    pub(crate) fn take_back(&mut self, blocks: u32) -> u32 {
+        self.forks += 1;
+        let mut taken = 0;
+        while taken < blocks
+            && self.history.len() > 1
+            && let Some(made) = self.made.pop_back()
+        {
+            self.history.pop_back();
+            for overwritten in made.overwritten.into_iter().rev() {
+                self.restore(overwritten);
+            }
+            self.pending.splice(0..0, made.writes);
+            taken += 1;
+        }
+        self.changed = true;
+        taken
+    }
+
+    fn restore(&mut self, overwritten: Overwritten) {
+        match overwritten {
+            Overwritten::Record(hotkey, before) => put(&mut self.records, hotkey, before),
+            Overwritten::Space(hotkey, before) => put(&mut self.space, hotkey, before),
+            Overwritten::Weights(hotkey, before) => {
+                if let Some(participant) = self.participant(hotkey) {
+                    participant.weights_set = before;
+                }
+            }
+            Overwritten::Endpoint(hotkey, before, served) => {
+                put(&mut self.served, hotkey, served);
+                if let Some(participant) = self.participant(hotkey) {
+                    participant.endpoint = before;
+                }
+            }
+        }
+    }
+
+    fn participant(&mut self, hotkey: Hotkey) -> Option<&mut Participant> {
+        let place = *self.places.get(&hotkey)?;
+        self.slots.get_mut(place)?.as_mut()
+    }
+
+    fn overwrites(&mut self, overwritten: Overwritten) {
+        if let Some(made) = self.made.back_mut() {
+            made.overwritten.push(overwritten);
+        }
     }
 
     fn apply(
@@ -206,7 +294,8 @@ impl Chain {
                     index,
                     bytes: bytes.into(),
                 };
-                self.records.insert(hotkey, record);
+                let before = self.records.insert(hotkey, record);
+                self.overwrites(Overwritten::Record(hotkey, before));
             }
             Write::Weights => {
                 let participant = self.slots[place].as_mut().ok_or("NoSlot")?;
@@ -216,7 +305,8 @@ impl Chain {
                 if block.0.saturating_sub(participant.weights_set.0) < WEIGHTS_BLOCKS {
                     return Err("SettingWeightsTooFast");
                 }
-                participant.weights_set = block;
+                let before = std::mem::replace(&mut participant.weights_set, block);
+                self.overwrites(Overwritten::Weights(hotkey, before));
                 self.changed = true;
             }
             Write::Endpoint(endpoint) => {
@@ -225,8 +315,9 @@ impl Chain {
                     return Err("ServingRateLimitExceeded");
                 }
                 let participant = self.slots[place].as_mut().ok_or("NoSlot")?;
-                participant.endpoint = Some(endpoint);
-                self.served.insert(hotkey, block);
+                let before = participant.endpoint.replace(endpoint);
+                let served = self.served.insert(hotkey, block);
+                self.overwrites(Overwritten::Endpoint(hotkey, before, served));
                 self.changed = true;
             }
         }
@@ -244,9 +335,18 @@ impl Chain {
         if used > SPACE_BYTES {
             return Err("SpaceLimitExceeded");
         }
-        self.space.insert(hotkey, (epoch, used));
+        let before = self.space.insert(hotkey, (epoch, used));
+        self.overwrites(Overwritten::Space(hotkey, before));
         Ok(())
     }
+}
+
+/// Puts back what stood there, or nothing.
+fn put<T>(values: &mut BTreeMap<Hotkey, T>, hotkey: Hotkey, before: Option<T>) {
+    match before {
+        Some(before) => values.insert(hotkey, before),
+        None => values.remove(&hotkey),
+    };
 }
 
 #[cfg(test)]
@@ -345,5 +445,105 @@ mod tests {
             chain.block(Block(12)).map(|snapshot| snapshot.block),
             Some(Block(12))
         );
+    }
+
+    /// Three blocks are taken back. What stood before them stands again, and what was written in them is
+    /// written once more, in its order and before what came later; nobody is charged twice for it.
+    #[test]
+    fn blocks_that_are_taken_back_leave_their_writes_to_those_that_replace_them() {
+        let mut chain = chain();
+        let record = |byte| Write::Record(vec![byte]);
+        chain.submit(BOB, record(1));
+        make(&mut chain);
+        for byte in [2, 3, 4] {
+            chain.submit(BOB, record(byte));
+            chain.submit(ALICE, record(byte));
+            make(&mut chain);
+        }
+        let before = chain.head().hash;
+        chain.submit(BOB, record(5));
+        assert_eq!(chain.take_back(3), 3);
+        assert_eq!(chain.head().block, Block(1));
+        assert_eq!(chain.records, chain.head().records);
+        assert_eq!(&chain.records[&BOB].bytes[..], &[1]);
+        assert_eq!(chain.space[&BOB], (0, LEAST_CHARGE_BYTES));
+        assert_eq!(chain.space.get(&ALICE), None);
+        let waiting: Vec<(Hotkey, u8)> = chain
+            .pending
+            .iter()
+            .map(|(hotkey, write)| match write {
+                Write::Record(bytes) => (*hotkey, bytes[0]),
+                Write::Weights | Write::Endpoint(_) => (*hotkey, 0),
+            })
+            .collect();
+        let both = [2, 3, 4].map(|byte| [(BOB, byte), (ALICE, byte)]);
+        assert_eq!(waiting, [both.as_flattened(), &[(BOB, 5)]].concat());
+        (0..3).for_each(|_| drop(make(&mut chain)));
+        assert_ne!(chain.head().hash, before);
+        let record = &chain.head().records[&BOB];
+        assert_eq!((record.block, &record.bytes[..]), (Block(2), &[5][..]));
+        assert_eq!(chain.space[&BOB], (0, 5 * LEAST_CHARGE_BYTES));
+    }
+
+    /// The hash of what replaces a block is another one, although its parent is the same, and so are those
+    /// of all blocks after it; and of a second fork to the same block.
+    #[test]
+    fn no_two_forks_lead_to_the_same_blocks() {
+        let mut chain = chain();
+        let mut hashes = Vec::new();
+        for _ in 0..3 {
+            make(&mut chain);
+            hashes.push(chain.head().hash);
+            chain.take_back(1);
+        }
+        hashes.sort_unstable_by_key(|hash| hash.0);
+        hashes.dedup();
+        assert_eq!(hashes.len(), 3);
+    }
+
+    /// Limits count blocks that stand: an address or weights that were taken back may be set again at once.
+    /// Who has registered or left meanwhile is still registered or gone.
+    #[test]
+    fn limits_and_addresses_step_back_and_registrations_stay() {
+        let mut chain = chain();
+        while chain.head().block.0 < WEIGHTS_BLOCKS {
+            make(&mut chain);
+        }
+        let endpoint = Endpoint {
+            ip: std::net::Ipv4Addr::LOCALHOST.into(),
+            port: 1,
+        };
+        chain.submit(ALICE, Write::Weights);
+        chain.submit(ALICE, Write::Endpoint(endpoint));
+        assert!(make(&mut chain).is_empty());
+        let alice = |chain: &Chain| chain.head().participant(ALICE).cloned().unwrap();
+        let as_written = alice(&chain);
+        assert_eq!(as_written.endpoint, Some(endpoint));
+        let carol = Hotkey([3; 32]);
+        chain.register(Registration {
+            hotkey: carol,
+            stake: 0,
+            validator_permit: false,
+        });
+        chain.deregister(BOB);
+        chain.take_back(1);
+        assert_eq!(alice(&chain).endpoint, None);
+        assert!(make(&mut chain).is_empty(), "neither comes too early");
+        assert_eq!(alice(&chain), as_written);
+        let head = chain.head();
+        assert!(head.participant(carol).is_some() && head.participant(BOB).is_none());
+    }
+
+    /// The first block is nobody's to take back, nor are blocks beyond the bound.
+    #[test]
+    fn a_fork_reaches_no_further_than_it_can() {
+        let mut chain = chain();
+        assert_eq!(chain.take_back(1), 0);
+        make(&mut chain);
+        assert_eq!(chain.take_back(5), 1);
+        assert_eq!(chain.head().block, Block(0));
+        (0..9).for_each(|_| drop(make(&mut chain)));
+        assert_eq!(chain.take_back(20), MOST_TAKEN_BACK);
+        assert_eq!(chain.head().block, Block(1));
     }
 }

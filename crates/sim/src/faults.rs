@@ -1,4 +1,4 @@
-//! What goes wrong, and when: crashes, cuts, stalls, departures. Decided by the seed before the run.
+//! What goes wrong, and when: crashes, cuts, stalls, forks, departures. Decided by the seed before the run.
 //!
 //! That who may crash is known beforehand has a reason: only their journals have to be kept. A crash is
 //! drawn as a time and a doom; the doom strikes in the node's next step, at a boundary of its own
@@ -31,6 +31,8 @@ pub(crate) enum Fault {
     Heal(Vec<NodeId>),
     /// No block is made until a time.
     Stall(Micros),
+    /// So many blocks are taken back, and others stand in their place.
+    Fork(u32),
     /// A new miner registers.
     Join(u64),
     /// A miner's registration ends.
@@ -51,6 +53,11 @@ impl Simulation {
             let at = self.time_of(stall.at_cycle);
             let until = at + micros(stall.seconds);
             self.queue.at(at, Happening::Fault(Fault::Stall(until)));
+        }
+        for fork in self.scenario.chain.forks.clone() {
+            let at = self.time_of(fork.at_cycle);
+            self.queue
+                .at(at, Happening::Fault(Fault::Fork(fork.blocks)));
         }
         if let Some(cycle) = self.scenario.owner_leaves_at_cycle {
             let at = self.time_of(cycle);
@@ -157,8 +164,23 @@ impl Simulation {
                 }
             }
             Fault::Stall(until) => self.stalled_until = self.stalled_until.max(until),
+            Fault::Fork(blocks) => self.fork(blocks),
             Fault::Join(number) => self.join(number),
             Fault::Deregister => self.deregister(),
+        }
+    }
+
+    /// The blocks that replace others come all at once, and one more: a chain gives way to a longer one.
+    /// Every node goes on from the last block that still stands, as soon as it hears of it.
+    fn fork(&mut self, blocks: u32) {
+        let taken = self.chain.take_back(blocks);
+        let stands = self.chain.head().block;
+        for node in &mut self.nodes {
+            node.step_back(stands);
+        }
+        self.monitor.taken_back(stands, &self.setting);
+        for _ in 0..=taken {
+            self.append_block();
         }
     }
 
@@ -222,7 +244,8 @@ impl Simulation {
 
     fn become_alive(&mut self, id: NodeId, machine: Machine) {
         let node = &mut self.nodes[id.place()];
-        node.seen = node.last_block();
+        // Less than it has recorded, where a fork has taken back what it recorded last.
+        node.seen = node.last_block().min(node.seen);
         node.machine = Some(machine);
         node.free_at = self.queue.now();
     }

@@ -41,7 +41,7 @@ pub use adversary::{HostileMiner, HostileValidator};
 pub use monitor::Violation;
 pub use report::{CycleReport, KindReport, RunReport, Traffic};
 pub use scenario::{
-    ChainModel, Churn, FaultModel, Interruption, LearnerKind, LinkModel, Miners, Scenario,
+    ChainModel, Churn, FaultModel, Fork, Interruption, LearnerKind, LinkModel, Miners, Scenario,
     ScenarioError, Stall, Validators, WorkModel,
 };
 pub use shrink::{Shrunk, first_steps, shrink, traced_steps};

@@ -5,6 +5,7 @@
 //! asked when. The first violation ends the run. It looks inside no machine, only at what goes in and
 //! comes out, and trusts no hostile participant's word.
 
+mod forks;
 pub(crate) mod hearing;
 pub(crate) mod invariant;
 mod testimony;
@@ -73,6 +74,10 @@ pub(crate) struct Concluded {
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     sealed: Option<Arc<Snapshot>>,
+    /// Committees that hostile validators captured.
+    captures: u64,
+    /// What may be said anew, for a fork has reached what it followed from.
+    anew: Anew,
     /// Who decides, and who was heard.
     pub(crate) hearing: Hearing,
     /// What every submission came to, as the chain shows it.
@@ -88,6 +93,15 @@ pub(crate) struct Record {
     pub(crate) gate: Vec<(f64, Option<f64>)>,
     /// Uploads that a validator has acknowledged.
     pub(crate) accepted: BTreeMap<NodeId, BTreeMap<Hotkey, BlobId>>,
+}
+
+/// What honest validators have said of a cycle and may say otherwise, once, after a fork. Until somebody
+/// does, it stands: not everything that a fork reaches comes out differently, or is said again.
+#[derive(Debug, Default)]
+struct Anew {
+    judged: bool,
+    pair: bool,
+    gate: bool,
 }
 
 /// Watches a run.
@@ -224,8 +238,9 @@ impl Monitor {
             assignment: &setting.assignment,
             schedule: &setting.schedule,
         };
-        let sealed = record.sealed.take();
-        record.submissions = sealed.and_then(|sealed| collect(&expected, &sealed, snapshot));
+        // Kept, for a fork may take back this block and not that one.
+        let sealed = record.sealed.as_ref();
+        record.submissions = sealed.and_then(|sealed| collect(&expected, sealed, snapshot));
     }
 
     fn draw(
@@ -240,6 +255,7 @@ impl Monitor {
         let record = self.cycles.entry(cycle).or_default();
         let Record {
             hearing,
+            captures,
             submissions: Some(submissions),
             ..
         } = record
@@ -252,7 +268,9 @@ impl Monitor {
             &excluded,
             &setting.manifest,
         );
-        self.captures += hearing.captures(&self.honest);
+        // A fork can draw a cycle's committees once more.
+        let before = std::mem::replace(captures, hearing.captures(&self.honest));
+        self.captures = self.captures + *captures - before;
     }
 
     /// Learns who is an honest validator.
@@ -296,7 +314,8 @@ impl Monitor {
         let node = &nodes[id.place()];
         let bounds = invariant::bounds_hold(node, effects, (nodes.len(), self.groups));
         self.note(seen.at, bounds);
-        if !node.kind.is_honest_validator() {
+        // Whoever still stands on blocks that were taken back speaks of another history.
+        if !node.kind.is_honest_validator() || node.stands_on_air {
             return;
         }
         for effect in effects {
@@ -321,6 +340,9 @@ impl Monitor {
 
     fn votes(&mut self, seen: &Seen<'_>, node: &Node, vote: Vote) {
         let record = self.cycles.entry(vote.cycle).or_default();
+        if std::mem::take(&mut record.anew.pair) {
+            record.pair = None;
+        }
         let found = invariant::honest_validators_vote_for_one_pair(record, node.id, &vote);
         record.pair.get_or_insert((vote.candidate, vote.fallback));
         self.note(seen.at, found);
@@ -385,11 +407,10 @@ impl Monitor {
         let found = invariant::nobody_is_scored_twice(record, cycle, id);
         record.measured.insert(id);
         for (hotkey, finding) in findings {
-            record
-                .findings
-                .entry(*hotkey)
-                .or_default()
-                .push((id, *finding));
+            // After a fork, what was found last is what is reported.
+            let findings = record.findings.entry(*hotkey).or_default();
+            findings.retain(|(by, _)| *by != id);
+            findings.push((id, *finding));
         }
         self.note(seen.at, found);
     }
@@ -451,7 +472,11 @@ impl Monitor {
     }
 
     fn gated(&mut self, cycle: Cycle, losses: (f64, Option<f64>)) {
-        self.cycles.entry(cycle).or_default().gate.push(losses);
+        let record = self.cycles.entry(cycle).or_default();
+        if std::mem::take(&mut record.anew.gate) {
+            record.gate.clear();
+        }
+        record.gate.push(losses);
         let outcome = self.outcomes.entry(cycle).or_default();
         outcome.gate.get_or_insert(losses);
     }
@@ -461,6 +486,9 @@ impl Monitor {
             return;
         }
         let record = self.cycles.entry(cycle).or_default();
+        if std::mem::take(&mut record.anew.judged) {
+            record.judged = None;
+        }
         if let Some(first) = &record.judged {
             let found = invariant::honest_validators_judge_alike(first, &judged, cycle);
             return self.note(seen.at, found);

@@ -122,8 +122,10 @@ pub(crate) struct Node {
     pub(crate) holds: HashSet<BlobId>,
     /// On its disk, like its blobs: a restart does not lose them.
     pub(crate) issued: Issued,
-    /// The last block that it took in; none before its first.
+    /// The last block that it took in and that still stands; none before its first.
     pub(crate) seen: Option<Block>,
+    /// Whether a fork has taken back what it took in last, and it has not heard of that yet.
+    pub(crate) stands_on_air: bool,
     /// Which life this is: answers to an earlier one are lost.
     pub(crate) life: u32,
     pub(crate) doom: Option<Doom>,
@@ -183,6 +185,14 @@ impl Node {
 
     pub(crate) fn is_up(&self) -> bool {
         self.machine.is_some()
+    }
+
+    /// Blocks after this one were taken back.
+    pub(crate) fn step_back(&mut self, stands: Block) {
+        if self.seen > Some(stands) {
+            self.seen = Some(stands);
+            self.stands_on_air = true;
+        }
     }
 
     /// Feeds the journal to a fresh machine; each step must ask for what is recorded (P-62).

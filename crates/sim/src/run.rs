@@ -228,6 +228,7 @@ impl Simulation {
             holds: Default::default(),
             issued: Default::default(),
             seen: None,
+            stands_on_air: false,
             life: 0,
             doom: None,
             policy,
@@ -304,6 +305,19 @@ impl Simulation {
             self.queue.at(self.stalled_until, Happening::Block);
             return;
         }
+        self.append_block();
+        if self.chain.head().block < self.last_block {
+            let next = micros(self.scenario.chain.block_seconds);
+            self.queue.after(next, Happening::Block);
+        }
+    }
+
+    /// The next block, unless the run's last one is made.
+    pub(crate) fn append_block(&mut self) {
+        if self.chain.head().block >= self.last_block {
+            return;
+        }
+        let now = self.queue.now();
         let hash = self.next_hash();
         let refused = self.chain.make_block(hash);
         self.head_made = now;
@@ -319,10 +333,6 @@ impl Simulation {
             let delay = self.network.latency();
             let id = self.nodes[node].id;
             self.queue.after(delay, Happening::Notice(id));
-        }
-        if head.block < self.last_block {
-            let next = micros(self.scenario.chain.block_seconds);
-            self.queue.after(next, Happening::Block);
         }
     }
 
@@ -348,7 +358,8 @@ impl Simulation {
                     Arc::new(behind)
                 }
             };
-            self.nodes[id.place()].seen = Some(next);
+            let node = &mut self.nodes[id.place()];
+            (node.seen, node.stands_on_air) = (Some(next), false);
             self.step(id, Event::Block(snapshot));
             if next == head {
                 self.act_beside(id);

@@ -97,6 +97,8 @@ pub struct ChainModel {
     pub lost_writes_percent: f64,
     /// Times in which no block is made.
     pub stalls: Vec<Stall>,
+    /// Moments in which the newest blocks are taken back and others stand in their place.
+    pub forks: Vec<Fork>,
     /// Blocks whose author is in league with the grinders, and may withhold one block to get another
     /// hash.
     pub grinding_authors_percent: f64,
@@ -110,6 +112,16 @@ pub struct Stall {
     pub at_cycle: f64,
     /// How long it lasts.
     pub seconds: f64,
+}
+
+/// A moment in which the newest blocks are taken back and others stand in their place.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fork {
+    /// When it happens.
+    pub at_cycle: f64,
+    /// How many blocks it takes back.
+    pub blocks: u32,
 }
 
 /// The links between participants.
@@ -247,6 +259,7 @@ impl Default for ChainModel {
             block_seconds: 12.0,
             lost_writes_percent: 0.0,
             stalls: Vec::new(),
+            forks: Vec::new(),
             grinding_authors_percent: 0.0,
         }
     }
@@ -391,6 +404,7 @@ impl Scenario {
         !self.faults.strike()
             && self.churn.joins_per_cycle == 0.0
             && self.partitions.is_empty()
+            && self.chain.forks.is_empty()
             && self.all_miners() > 500
     }
 }
@@ -483,6 +497,18 @@ mod tests {
             (
                 "[[partitions]]\nat_cycle = 1\ncycles = 1\npercent = 80",
                 "partitions.percent",
+            ),
+            (
+                "[chain]\nforks = [{ at_cycle = nan, blocks = 1 }]",
+                "chain.forks.at_cycle",
+            ),
+            (
+                "[chain]\nforks = [{ at_cycle = 1, blocks = 0 }]",
+                "chain.forks.blocks",
+            ),
+            (
+                "[chain]\nforks = [{ at_cycle = 1, blocks = 9 }]",
+                "chain.forks.blocks",
             ),
             ("[churn]\njoins_per_cycle = 1e300", "is 1e300, must be"),
             (

@@ -63,6 +63,8 @@ impl Hearing {
 
     /// Reads which honest reports stand there in the score window's last block.
     pub(crate) fn read(&mut self, cycle: Cycle, scored: &Snapshot, honest: &Honest) {
+        self.heard.clear();
+        self.mirrored.clear();
         for voter in self
             .voters
             .iter()
@@ -92,6 +94,8 @@ impl Hearing {
                 _ => None,
             })
             .collect();
+        // Read once more after a fork: of those whose bodies were attested then, perhaps not all are.
+        self.heard.retain(|hotkey| !self.mirrored.contains(hotkey));
         let all: u128 = self
             .voters
             .iter()

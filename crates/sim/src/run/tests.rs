@@ -271,3 +271,41 @@ fn honest_disks_lose_nothing_however_often_processes_die() {
         assert!(report.traffic.crashes > 50, "{}", report.traffic.crashes);
     }
 }
+
+/// One fork in a network in which nothing else goes wrong, that many cycles after the first block.
+fn with_fork(at_cycle: f64, blocks: u32) -> RunReport {
+    let fork = format!("[chain]\nforks = [{{ at_cycle = {at_cycle}, blocks = {blocks} }}]");
+    let scenario = format!("{}{fork}", SMALL.replacen("cycles = 3", "cycles = 5", 1));
+    let scenario = Scenario::from_toml(&scenario).unwrap();
+    crate::run(&scenario, 1).unwrap()
+}
+
+/// A run with forks is a function of its seed like any other.
+#[test]
+fn equal_seeds_fork_alike() {
+    for blocks in [1, 8] {
+        assert_eq!(with_fork(1.5, blocks), with_fork(1.5, blocks));
+    }
+}
+
+/// One block, two, and as many as a fork may take, in every window and across its ends: the cycle in which
+/// the blocks that were taken back lie may be lost, for its windows were shorter; all others are decided,
+/// and no invariant breaks.
+#[test]
+fn a_fork_in_any_window_costs_at_most_the_cycle_that_it_reaches() {
+    let ticks = (0..35).step_by(5).chain(35..46);
+    for (tick, blocks) in ticks.flat_map(|tick| [1, 2, 8].map(|blocks| (tick, blocks))) {
+        let last = 45 + tick;
+        let report = with_fork((f64::from(last) + 0.5) / 45.0, blocks);
+        assert_eq!(report.violations, [], "{blocks} blocks at {tick}");
+        let reached = [last + 1 - blocks, last].map(|block| u64::from(block / 45));
+        let cycles = report.cycles.iter();
+        let lost = cycles.filter(|cycle| cycle.passed.is_none());
+        let lost: Vec<u64> = lost.map(|cycle| cycle.cycle).collect();
+        let reaches = |cycle: &u64| (reached[0]..=reached[1]).contains(cycle);
+        assert!(
+            lost.len() <= 1 && lost.iter().all(reaches),
+            "{blocks} blocks at {tick} cost cycles {lost:?}"
+        );
+    }
+}

@@ -3,6 +3,7 @@
 //! Comparisons are such that a number that is none fails them. Knows nothing of what a key does.
 
 use super::{MOST_PARTICIPANTS, Scenario, ScenarioError};
+use crate::chain::MOST_TAKEN_BACK;
 
 impl Scenario {
     /// Names the first key that is out of range.
@@ -92,6 +93,12 @@ impl Scenario {
                 self.cycles as f64,
             )?;
             in_range("chain.stalls.seconds", stall.seconds, 0.0, 1e6)?;
+        }
+        for fork in &chain.forks {
+            let most = self.cycles as f64;
+            in_range("chain.forks.at_cycle", fork.at_cycle, 0.0, most)?;
+            let (blocks, most) = (f64::from(fork.blocks), f64::from(MOST_TAKEN_BACK));
+            in_range("chain.forks.blocks", blocks, 1.0, most)?;
         }
         Ok(())
     }
