@@ -13,8 +13,9 @@
 //! without it a damaged length in the middle would look like a torn tail and cost every later block.
 //!
 //! The chain's own start also takes a last frame of full length for torn whose checksum fails, since a
-//! power cut may leave pages of it unwritten. Who only reads the log cannot tell that from a change,
-//! and calls it damage.
+//! power cut may leave pages of it unwritten; for the same reason a last header that does not hold, if
+//! everything behind its written part is zero. Who only reads the log cannot tell that from a change, and
+//! calls it damage.
 
 mod frames;
 

@@ -120,6 +120,29 @@ fn zeros_after_the_last_block_are_cut_off() {
     );
 }
 
+/// Two pages may meet in a frame's header, and a power cut leave the second one unwritten.
+#[test]
+fn a_last_header_of_which_only_the_first_bytes_were_written_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let shown = written(folder.path());
+    let bytes = fs::read(log(folder.path())).unwrap();
+    let last = frames(&bytes)[5];
+    for cut in 1..FRAME_HEADER {
+        let mut torn = bytes.clone();
+        torn[last + cut..].fill(0);
+        let folder = copy_of(&torn);
+        let chain = open(folder.path());
+        assert_eq!(chain.head(), shown[4], "cut at byte {cut} of the header");
+        assert_eq!(chain.advance(1).unwrap().number.0, 5);
+    }
+    // What should not happen: a header taken for unwritten although something stands behind it.
+    let mut damaged = bytes;
+    damaged[last + 4..last + FRAME_HEADER].fill(0);
+    let folder = copy_of(&damaged);
+    let error = EmbeddedChain::open(folder.path(), spec()).unwrap_err();
+    assert!(matches!(error, EmbeddedError::Damaged { .. }), "{error}");
+}
+
 /// What should not happen: a damaged block in the middle taken for the end of the chain.
 #[test]
 fn any_damaged_byte_before_the_last_block_is_an_error_that_says_where() {

@@ -101,8 +101,7 @@ impl<'a> Frames<'a> {
         }
         let header = self.read(HEADER_BYTES as usize)?;
         let Some((length, payload_sum)) = read_header(&header) else {
-            let unwritten = header.iter().all(|byte| *byte == 0) && self.rest_is_zero()?;
-            return if unwritten {
+            return if self.may_be_unwritten(&header) && self.rest_is_zero()? {
                 Ok(self.torn())
             } else {
                 Err(self.damaged(start, "header"))
@@ -124,6 +123,15 @@ impl<'a> Frames<'a> {
         }
         self.offset = end;
         Ok(Some((start, payload)))
+    }
+
+    /// Whether a header that does not hold may never have been written: not at all, or, where two pages meet
+    /// in it, only up to there.
+    fn may_be_unwritten(&self, header: &[u8]) -> bool {
+        match self.last {
+            LastFrame::MayLackPages => header.ends_with(&[0]),
+            LastFrame::IsWhole => header.iter().all(|byte| *byte == 0),
+        }
     }
 
     /// Ends the reading here: what follows was never completely written.
