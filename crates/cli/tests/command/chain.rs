@@ -14,7 +14,6 @@ use tempfile::TempDir;
 
 use super::connito;
 
-const ALICE: &str = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
 const BOB: &str = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty";
 
 /// A chain with a block every 50 ms, killed when dropped.
@@ -208,82 +207,62 @@ fn a_chain_goes_on_where_it_was_and_only_as_what_it_was() {
     assert!(more["block"].as_u64() > given["block"].as_u64());
 }
 
+/// Runs a command that ends with a code, prints nothing, and names something.
+fn refuses(arguments: &str, expected: i32, named: &str) {
+    let (code, said, sentence) = asked(arguments);
+    assert_eq!(code, expected, "{arguments}: {sentence}");
+    assert!(sentence.contains(named), "{arguments}: {sentence}");
+    assert!(said.is_empty(), "{arguments} printed {said}");
+}
+
 #[test]
 fn only_this_machine_is_served_and_keys_that_everybody_has_are_only_good_here() {
-    let nowhere = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("chain");
-    let cases = [
+    let everywhere = format!("--listen 0.0.0.0:0 --folder {}", path.display());
+    refuses(&everywhere, 2, "--listen 0.0.0.0:0");
+    assert!(!path.exists(), "a refused chain has left a folder behind");
+    for endpoint in [
+        "https://chain.example",
+        "http://127.0.0.1@chain.example:9944",
+        "http://localhost.chain.example",
+    ] {
+        let faucet = format!("faucet --to {BOB} --endpoint {endpoint}");
+        refuses(&faucet, 2, "//Alice");
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = listener.local_addr().unwrap();
+    drop(listener);
+    let faucet = format!("faucet --to {BOB} --endpoint http://{nobody}");
+    refuses(&faucet, 3, "cannot connect");
+}
+
+#[test]
+fn what_cannot_be_meant_is_named_before_anything_is_sent() {
+    for (arguments, named) in [
+        ("faucet --to //Bob --endpoint nowhere", "nowhere"),
+        ("faucet --to //Bob --tao 1.0000000001", "--help"),
+        ("stake --coldkey //Bob/ --hotkey //Bob --tao 1", "//Bob/"),
         (
-            format!("--listen 0.0.0.0:0 --folder {}", path.display()),
-            2,
-            "--listen 0.0.0.0:0",
-        ),
-        (
-            format!("faucet --to {BOB} --endpoint http://{nowhere}"),
-            3,
-            "cannot connect",
-        ),
-        (
-            format!("faucet --to {BOB} --endpoint https://chain.example"),
-            2,
-            "//Alice",
-        ),
-        (
-            format!("faucet --to {BOB} --endpoint nowhere"),
-            2,
-            "nowhere",
-        ),
-        (
-            "stake --coldkey //Bob/ --hotkey //Bob --tao 1".to_owned(),
-            2,
-            "//Bob/",
-        ),
-        (
-            "stake --coldkey absent.json --hotkey //Bob --tao 1".to_owned(),
-            2,
+            "stake --coldkey absent.json --hotkey //Bob --tao 1",
             "absent.json",
         ),
+        ("register --coldkey //Bob --hotkey 5nobody", "5nobody"),
         (
-            "register --coldkey //Bob --hotkey 5nobody".to_owned(),
-            2,
-            "5nobody",
-        ),
-        (
-            format!("set-hyperparameter temper 3 --owner {ALICE}"),
-            2,
+            "set-hyperparameter temper 3 --owner //Alice",
             "weights_set_rate_limit",
         ),
+        ("set-hyperparameter tempo -3 --owner //Alice", "--help"),
         (
-            "set-hyperparameter tempo -- -3 --owner //Alice".to_owned(),
-            2,
-            "--help",
-        ),
-        (
-            "set-hyperparameter tempo 3.5 --owner //Alice".to_owned(),
-            2,
+            "set-hyperparameter tempo 3.5 --owner //Alice",
             "whole number",
         ),
         (
-            "set-hyperparameter commit_reveal_weights_enabled 2 --owner //Alice".to_owned(),
-            2,
-            "true",
+            "set-hyperparameter commit_reveal_weights_enabled 2 --owner //Alice",
+            "true or false",
         ),
-        (
-            "faucet --to //Bob --tao 1.0000000001".to_owned(),
-            2,
-            "--help",
-        ),
-        ("--config chain.toml --netuid 3".to_owned(), 2, "--help"),
-    ];
-    for (arguments, expected, named) in cases {
-        let (code, said, sentence) = asked(&arguments);
-        assert_eq!(code, expected, "{arguments}: {sentence}");
-        assert!(sentence.contains(named), "{arguments}: {sentence}");
-        assert!(said.is_empty(), "{arguments} printed {said}");
+        ("--config chain.toml --netuid 3", "--help"),
+    ] {
+        refuses(arguments, 2, named);
     }
-    assert!(!path.exists(), "a refused chain has left a folder behind");
 }
