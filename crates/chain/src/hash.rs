@@ -1,6 +1,6 @@
 //! The hash functions that a Substrate chain names things with.
 
-use blake2::digest::consts::{U16, U32};
+use blake2::digest::consts::{U8, U16, U32};
 use blake2::{Blake2b, Digest as _};
 
 /// BLAKE2b with 32 bytes: blocks, extrinsics, signing payloads.
@@ -11,6 +11,11 @@ pub(crate) fn blake2_256(bytes: &[u8]) -> [u8; 32] {
 /// BLAKE2b with 16 bytes: storage keys.
 pub(crate) fn blake2_128(bytes: &[u8]) -> [u8; 16] {
     Blake2b::<U16>::digest(bytes).into()
+}
+
+/// BLAKE2b with 8 bytes: the names of runtime interfaces.
+pub(crate) fn blake2_64(bytes: &[u8]) -> [u8; 8] {
+    Blake2b::<U8>::digest(bytes).into()
 }
 
 /// xxHash64: storage keys.

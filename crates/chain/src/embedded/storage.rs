@@ -13,6 +13,8 @@ use std::ops::Bound;
 
 use parity_scale_codec::{Decode, Encode};
 
+use crate::hash::{blake2_128, twox64, twox128};
+
 /// A public key, as an account or a hotkey.
 pub(super) type AccountId = [u8; 32];
 
@@ -274,23 +276,6 @@ impl State for Overlay<'_> {
             from = Some(next);
         }
     }
-}
-
-/// xxHash64 with seeds 0 and 1, as names are hashed.
-pub(super) fn twox128(bytes: &[u8]) -> [u8; 16] {
-    let mut hash = [0; 16];
-    hash[..8].copy_from_slice(&twox64(bytes, 0).to_le_bytes());
-    hash[8..].copy_from_slice(&twox64(bytes, 1).to_le_bytes());
-    hash
-}
-
-fn twox64(bytes: &[u8], seed: u64) -> u64 {
-    twox_hash::XxHash64::oneshot(seed, bytes)
-}
-
-fn blake2_128(bytes: &[u8]) -> [u8; 16] {
-    use blake2::Digest as _;
-    blake2::Blake2b::<blake2::digest::consts::U16>::digest(bytes).into()
 }
 
 #[cfg(test)]

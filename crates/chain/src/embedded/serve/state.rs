@@ -1,6 +1,5 @@
 //! `state_*`: keys and values as of a block, and what the runtime says of itself.
 
-use blake2::Digest as _;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
@@ -9,7 +8,7 @@ use crate::embedded::EmbeddedChain;
 use crate::embedded::execute::SPEC_NAME;
 use crate::embedded::extrinsic::{SPEC_VERSION, TRANSACTION_VERSION};
 use crate::embedded::store::View;
-use crate::hash::blake2_256;
+use crate::hash::{blake2_64, blake2_256};
 use crate::hex_text;
 
 /// Keys in one page, as in a real node.
@@ -164,9 +163,8 @@ pub(super) fn version() -> Value {
 
 /// The runtime interfaces: the hash of each name, and its version.
 pub(super) fn apis() -> impl Iterator<Item = ([u8; 8], u32)> {
-    type Hash = blake2::Blake2b<blake2::digest::consts::U8>;
     APIS.into_iter()
-        .map(|(name, version)| (Hash::digest(name.as_bytes()).into(), version))
+        .map(|(name, version)| (blake2_64(name.as_bytes()), version))
 }
 
 #[cfg(test)]
