@@ -182,8 +182,7 @@ fn reveal(
     block: &Block,
 ) -> Vec<Event> {
     let (mut kept, mut events) = (Vec::new(), Vec::new());
-    let mut revealed = REVEALED_COMMITMENTS.get_or(state, &(netuid, who), Vec::new());
-    let (mut waits, before) = (false, revealed.len());
+    let (mut plaintexts, mut waits) = (Vec::new(), false);
     for field in std::mem::take(&mut record.info.fields) {
         let Data::TimelockEncrypted {
             encrypted,
@@ -202,7 +201,7 @@ fn reveal(
                 });
             }
             Opened::Revealed(plaintext) => {
-                revealed.push((plaintext, block.number));
+                plaintexts.push((plaintext, block.number));
                 let event = event::Commitments::CommitmentRevealed { netuid, who };
                 events.push(Event::Commitments(event));
             }
@@ -224,10 +223,7 @@ fn reveal(
     if events.is_empty() {
         return events;
     }
-    if revealed.len() > before {
-        revealed.drain(..revealed.len().saturating_sub(MAX_REVEALED));
-        REVEALED_COMMITMENTS.put(state, &(netuid, who), &revealed);
-    }
+    add_revealed(state, (netuid, who), plaintexts);
     record.info.fields = kept;
     if record.info.fields.is_empty() {
         COMMITMENT_OF.kill(state, &(netuid, who));
@@ -236,6 +232,17 @@ fn reveal(
     }
     set_indexed(state, (netuid, who), waits);
     events
+}
+
+/// Adds plaintexts to those of an account, of which the newest are kept.
+fn add_revealed(state: &mut Overlay<'_>, entry: (u16, AccountId), plaintexts: Reveals) {
+    if plaintexts.is_empty() {
+        return;
+    }
+    let mut revealed = REVEALED_COMMITMENTS.get_or(state, &entry, Vec::new());
+    revealed.extend(plaintexts);
+    revealed.drain(..revealed.len().saturating_sub(MAX_REVEALED));
+    REVEALED_COMMITMENTS.put(state, &entry, &revealed);
 }
 
 /// Opens one seal: a ciphertext, or the client's envelope around one.
