@@ -3,7 +3,7 @@
 //! As many blocks are kept as a real node keeps block hashes in its state. What is older is *discarded*,
 //! which is another answer than *unknown*: callers shall meet that difference here and not in production.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::block::Sealed;
@@ -28,6 +28,8 @@ pub(super) enum Unreadable {
 pub(super) struct History {
     /// The hash of every block, by height.
     hashes: Vec<[u8; 32]>,
+    /// The height of every block, by hash: whoever asks for what there is not waits for no search.
+    heights: HashMap<[u8; 32], u64>,
     /// The kept blocks, oldest first. Never empty.
     blocks: VecDeque<Arc<Sealed>>,
     store: Store,
@@ -49,6 +51,7 @@ impl History {
         let first = Arc::new(first);
         hashes.push(first.hash);
         Self {
+            heights: hashes.iter().copied().zip(0..).collect(),
             hashes,
             store: Store::new(number, state, kept),
             blocks: VecDeque::from([Arc::clone(&first)]),
@@ -77,6 +80,7 @@ impl History {
         } = made;
         let block = Arc::new(block);
         self.store.push(hash, changes);
+        self.heights.insert(block.hash, self.hashes.len() as u64);
         self.hashes.push(block.hash);
         self.head = Arc::clone(&block);
         self.blocks.push_back(block);
@@ -104,15 +108,8 @@ impl History {
 
     /// The block with a hash.
     pub(super) fn find(&self, hash: &[u8; 32]) -> Result<&Arc<Sealed>, Unreadable> {
-        // Newest first: reads are pinned to recent blocks.
-        let mut newest_first = self.blocks.iter().rev();
-        if let Some(block) = newest_first.find(|block| block.hash == *hash) {
-            return Ok(block);
-        }
-        Err(match self.hashes.contains(hash) {
-            true => Unreadable::Discarded(*hash),
-            false => Unreadable::Unknown,
-        })
+        let height = self.heights.get(hash).ok_or(Unreadable::Unknown)?;
+        self.at(*height)
     }
 
     /// The state after a block.
