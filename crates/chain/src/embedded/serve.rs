@@ -4,8 +4,10 @@
 //! one method is our own: `connito_waitBlock [after, timeout_ms]` answers with the block after a height as
 //! soon as it is there (`{"hash", "header"}`), or with null. There are no unsafe methods.
 //!
-//! Bodies, batches, lists and waits are bounded before anything is done with them. Whatever the bytes are,
-//! the answer is a JSON-RPC answer (or nothing, to a notification). Waiting is separated from answering:
+//! Bodies, batches, lists and waits are bounded before anything is done with them, and answers while they
+//! are made: one of more than [`MAX_ANSWER_BYTES`], alone or with those before it in its batch, is an
+//! error in the words of a real node. Whatever the bytes are, the answer is a JSON-RPC answer (or nothing, to
+//! a notification). Waiting is separated from answering:
 //! the asynchronous variant first waits for the block a single `connito_waitBlock` asks for, then answers
 //! like the synchronous one, which never waits.
 
@@ -13,6 +15,7 @@ mod author;
 mod blocks;
 mod failure;
 mod params;
+mod room;
 mod runtime_api;
 mod session;
 mod stakes;
@@ -37,6 +40,8 @@ pub use session::Session;
 const MAX_BATCH: usize = 64;
 /// Bytes in one request body.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// Bytes in the answer to one body, as in a real node. What reads the chain takes a little more than that.
+pub(super) const MAX_ANSWER_BYTES: usize = 15 * 1024 * 1024;
 /// The longest a `connito_waitBlock` is held open, in milliseconds.
 const MAX_WAIT_MS: u64 = 10_000;
 
@@ -105,13 +110,19 @@ impl EmbeddedChain {
     /// Answers a request body; a single `connito_waitBlock` is answered when its block is there or its
     /// timeout has passed. Cancel-safe.
     pub async fn handle_async(&self, body: &[u8]) -> Vec<u8> {
+        self.wait_as_asked(body).await;
+        self.handle(body)
+    }
+
+    /// Waits for the block, or as long, as a request body asks that is a single `connito_waitBlock`, so that
+    /// [`Self::handle`] has an answer. Cancel-safe.
+    pub async fn wait_as_asked(&self, body: &[u8]) {
         if let Some((after, timeout_ms)) = single_wait(body) {
             let limit = Duration::from_millis(timeout_ms.min(MAX_WAIT_MS));
             let mut head = self.head.subscribe();
             // Both ways of ending are fine: the answer says what is there.
             let _ = timeout(limit, head.wait_for(|head| head.0 > after)).await;
         }
-        self.handle(body)
     }
 
     fn dispatch(&self, method: &str, params: Params) -> Result<Value, Failure> {
@@ -147,26 +158,41 @@ fn answer(
     body: &[u8],
     mut dispatch: impl FnMut(&str, Params) -> Result<Value, Failure>,
 ) -> Vec<u8> {
-    let answer = match parse(body) {
-        Err(failure) => Some(failed(&Value::Null, &failure)),
-        Ok(Value::Array(batch)) => {
-            let answers: Vec<_> = batch
-                .into_iter()
-                .filter_map(|one| reply(one, &mut dispatch))
-                .collect();
-            (!answers.is_empty()).then_some(Value::Array(answers))
+    match parse(body) {
+        Err(failure) => failed(&Value::Null, &failure).into_bytes(),
+        Ok(Value::Array(batch)) => answer_each(batch, &mut dispatch),
+        Ok(single) => reply(single, &mut dispatch)
+            .map(String::into_bytes)
+            .unwrap_or_default(),
+    }
+}
+
+/// Answers a batch, unless its answers together are too long.
+fn answer_each(
+    batch: Vec<Value>,
+    dispatch: &mut impl FnMut(&str, Params) -> Result<Value, Failure>,
+) -> Vec<u8> {
+    let mut answers = Vec::new();
+    for request in batch {
+        let Some(reply) = reply(request, dispatch) else {
+            continue;
+        };
+        if answers.len() + reply.len() > MAX_ANSWER_BYTES {
+            return failed(&Value::Null, &Failure::batch_answer_too_big()).into_bytes();
         }
-        Ok(single) => reply(single, &mut dispatch),
-    };
-    answer
-        .map(|answer| answer.to_string().into_bytes())
-        .unwrap_or_default()
+        answers.push(if answers.is_empty() { b'[' } else { b',' });
+        answers.extend_from_slice(reply.as_bytes());
+    }
+    if !answers.is_empty() {
+        answers.push(b']');
+    }
+    answers
 }
 
 fn reply(
     request: Value,
     dispatch: &mut impl FnMut(&str, Params) -> Result<Value, Failure>,
-) -> Option<Value> {
+) -> Option<String> {
     let request = match serde_json::from_value::<Request>(request) {
         Ok(request) if request.jsonrpc == "2.0" => request,
         _ => {
@@ -177,9 +203,13 @@ fn reply(
     let params = Params::new(request.params);
     let result = params.and_then(|params| dispatch(&request.method, params));
     let id = request.id?;
-    Some(match result {
-        Ok(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }),
+    let reply = match result {
+        Ok(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string(),
         Err(failure) => failed(&id, &failure),
+    };
+    Some(match reply.len() {
+        ..=MAX_ANSWER_BYTES => reply,
+        _ => failed(&id, &Failure::answer_too_big()),
     })
 }
 
@@ -204,6 +234,6 @@ fn single_wait(body: &[u8]) -> Option<(u64, u64)> {
     blocks::wait_params(wait?).ok()
 }
 
-fn failed(id: &Value, failure: &Failure) -> Value {
-    json!({ "jsonrpc": "2.0", "id": id, "error": failure })
+fn failed(id: &Value, failure: &Failure) -> String {
+    json!({ "jsonrpc": "2.0", "id": id, "error": failure }).to_string()
 }

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use crate::network::*;
 
+/// Bytes that one body's answer may have.
+const MAX_ANSWER: usize = 15 * 1024 * 1024;
+
 fn answer(network: &Network, body: &str) -> Value {
     serde_json::from_slice(&network.chain.handle(body.as_bytes())).unwrap()
 }
@@ -99,6 +102,51 @@ fn a_batch_or_body_beyond_its_bound_is_refused_unread() {
     assert_eq!(more["error"]["message"], "batch too large");
     let long = answer(&network, &" ".repeat(1024 * 1024 + 1));
     assert_eq!(long["error"]["message"], "body too large");
+}
+
+/// A pool of long extrinsics: `count` of them, each of 128,000 digits.
+fn with_long_extrinsics(count: usize) -> Network {
+    let network = Network::new();
+    let long = weigh(&[(2, 3); 16_000]);
+    for nonce in 0..count as u64 {
+        let signed = network.signed(VALIDATOR, nonce, &long);
+        network.chain.submit(&signed).unwrap();
+    }
+    network
+}
+
+/// What should happen: the errors that a real node gives. What should not: a small body that makes the node
+/// write down gigabytes.
+#[test]
+fn an_answer_or_a_batch_of_them_beyond_its_bound_is_refused() {
+    let network = with_long_extrinsics(MAX_ANSWER / 128_000 + 1);
+    let refused = network.ask("author_pendingExtrinsics", json!([]));
+    let refused = refused.unwrap_err();
+    assert_eq!(refused["code"], -32_008);
+    assert_eq!(refused["message"], "Response is too big");
+
+    let network = with_long_extrinsics(20);
+    let one = json!({ "jsonrpc": "2.0", "id": 1, "method": "author_pendingExtrinsics" });
+    let batch = |count| {
+        answer(
+            &network,
+            &Value::Array(vec![one.clone(); count]).to_string(),
+        )
+    };
+    let fitting = MAX_ANSWER / (20 * 130_000);
+    assert_eq!(batch(fitting).as_array().map(Vec::len), Some(fitting));
+    let refused = batch(64);
+    assert_eq!(refused["error"]["code"], -32_011, "{}", refused["error"]);
+    assert_eq!(refused["id"], Value::Null);
+}
+
+#[test]
+fn a_key_that_is_asked_for_again_and_again_is_told_once() {
+    let network = Network::new();
+    let keys = [vec!["0x07"; 4_095], vec!["0x00"]].concat();
+    let told = network.result("state_queryStorageAt", json!([keys]));
+    let expected = json!([["0x07", null], ["0x00", null]]);
+    assert_eq!(told[0]["changes"], expected);
 }
 
 #[test]

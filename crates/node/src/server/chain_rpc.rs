@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use super::body::whole;
 use super::chain_socket::{self, MAX_SOCKETS, Sockets};
 use super::connections::Peer;
-use super::routes::nothing_here;
+use super::routes::{blocking, nothing_here};
 use super::{Limits, MinimumRate};
 use crate::pace::Pace;
 use crate::refusal::{Refusal, RefusalCode};
@@ -58,7 +58,9 @@ async fn answer(
     }
     let mut body = request.into_body();
     let body = whole(&mut body, Pace::new(door.rate), MAX_BODY_BYTES).await?;
-    let answer = door.chain.handle_async(&body).await;
+    let chain = door.chain;
+    chain.wait_as_asked(&body).await;
+    let answer = blocking(move || chain.handle(&body)).await?;
     if answer.is_empty() {
         // Notifications only: there is nothing to answer.
         return Ok(StatusCode::NO_CONTENT.into_response());

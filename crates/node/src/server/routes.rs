@@ -225,12 +225,12 @@ pub(super) fn entity_tag(id: &BlobId) -> HeaderValue {
     HeaderValue::try_from(format!("\"{id}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-/// Runs disk work off the async threads. Only a panic in `work` or the runtime's end gives `busy`.
+/// Runs work that waits for the disk or takes long off the async threads. Only a panic in `work` or the runtime's end gives `busy`.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
-        tracing::error!(target: "server", %error, "disk work ended early");
+        tracing::error!(target: "server", %error, "work ended early");
         Refusal::new(
             RefusalCode::Busy,
             "the server could not finish this request",

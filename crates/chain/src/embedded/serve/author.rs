@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::params::Params;
+use super::room::Room;
 use crate::embedded::{EmbeddedChain, system};
 use crate::hex_text;
 
@@ -22,12 +23,13 @@ impl EmbeddedChain {
     pub(super) fn pending_extrinsics(&self, params: Params) -> Result<Value, Failure> {
         params.end()?;
         let pool = self.pool();
-        let pending: Vec<String> = pool
+        let mut room = Room::default();
+        let pending: Result<Vec<String>, Failure> = pool
             .pending()
             .take(MAX_PENDING)
-            .map(hex_text::encode)
+            .map(|message| room.hex(message))
             .collect();
-        Ok(json!(pending))
+        Ok(json!(pending?))
     }
 
     /// The nonce of an account's next extrinsic, counting those that wait.

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::MAX_ANSWER_BYTES;
 use crate::embedded::history::Unreadable;
 use crate::embedded::refusal::Refusal;
 
@@ -10,6 +11,8 @@ const PARSE_ERROR: i64 = -32_700;
 const INVALID_REQUEST: i64 = -32_600;
 const METHOD_NOT_FOUND: i64 = -32_601;
 const INVALID_PARAMS: i64 = -32_602;
+const ANSWER_TOO_BIG: i64 = -32_008;
+const BATCH_ANSWER_TOO_BIG: i64 = -32_011;
 /// More of something was asked for than is given at once.
 const INVALID_COUNT: i64 = 4_002;
 /// The state could not be read, or the runtime not called.
@@ -52,6 +55,22 @@ impl Failure {
     pub(super) fn too_many(value: u64, max: u64) -> Self {
         let message = format!("count exceeds maximum value. value: {value}, max: {max}");
         Self::new(INVALID_COUNT, message)
+    }
+
+    pub(super) fn answer_too_big() -> Self {
+        let limit = format!("Exceeded max limit of {MAX_ANSWER_BYTES}");
+        Self {
+            data: Some(limit.into()),
+            ..Self::new(ANSWER_TOO_BIG, "Response is too big")
+        }
+    }
+
+    pub(super) fn batch_answer_too_big() -> Self {
+        let limit = format!("Exceeded max limit of {MAX_ANSWER_BYTES}");
+        Self {
+            data: Some(limit.into()),
+            ..Self::new(BATCH_ANSWER_TOO_BIG, "The batch response was too large")
+        }
     }
 
     /// A runtime call that there is not, or that trapped.

@@ -1,9 +1,12 @@
 //! `state_*`: keys and values as of a block, and what the runtime says of itself.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::params::{Params, bytes_of};
+use super::room::Room;
 use crate::embedded::EmbeddedChain;
 use crate::embedded::execute::SPEC_NAME;
 use crate::embedded::extrinsic::{SPEC_VERSION, TRANSACTION_VERSION};
@@ -74,16 +77,14 @@ impl EmbeddedChain {
         let at = params.at()?;
         params.end()?;
         let block = self.block_at(at)?;
-        let changes: Vec<_> = self.read(Some(block.hash), |state| {
-            keys.iter()
-                .map(|key| {
-                    (
-                        hex_text::encode(key),
-                        state.value(key).map(hex_text::encode),
-                    )
-                })
-                .collect()
-        })?;
+        let changes = self.read(Some(block.hash), |state| {
+            let mut room = Room::default();
+            let told = keys.iter().map(|key| {
+                let value = state.value(key).map(|value| room.hex(value));
+                Ok((room.hex(key)?, value.transpose()?))
+            });
+            told.collect::<Result<Vec<_>, Failure>>()
+        })??;
         Ok(json!([{ "block": hex_text::encode(&block.hash), "changes": changes }]))
     }
 
@@ -134,13 +135,21 @@ impl EmbeddedChain {
     }
 }
 
-/// Keys in a list.
+/// Keys in a list. One that stands there twice is read once, where it stands first, as in a real node.
 pub(super) fn read_keys(params: &mut Params) -> Result<Vec<Vec<u8>>, Failure> {
     let texts: Vec<String> = params.next("keys")?;
     if texts.len() > MAX_KEYS {
         return Err(Failure::too_many(texts.len() as u64, MAX_KEYS as u64));
     }
-    texts.iter().map(|text| bytes_of(text, "key")).collect()
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    let mut seen = BTreeSet::new();
+    for text in &texts {
+        let key = bytes_of(text, "key")?;
+        if seen.insert(key.clone()) {
+            keys.push(key);
+        }
+    }
+    Ok(keys)
 }
 
 /// The runtime's version, as JSON.
