@@ -1,9 +1,11 @@
 //! Subscriptions of one connection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use connito_chain::embedded::Session;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::network::*;
 
@@ -46,8 +48,8 @@ impl Connection {
 
     /// There is nothing to tell.
     async fn assert_silent(&mut self) {
-        let soon = std::time::Duration::from_secs(5);
-        let next = tokio::time::timeout(soon, self.session.next()).await;
+        let soon = Duration::from_secs(5);
+        let next = timeout(soon, self.session.next()).await;
         assert!(next.is_err(), "{next:?}");
     }
 }
@@ -168,6 +170,47 @@ async fn the_runtime_version_is_told_once_and_requests_are_answered_in_between()
     assert_eq!(header["number"], "0x1");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_subscription_is_dropped_when_it_is_closed() {
+    let network = Network::new();
+    let mut connection = Connection::to(&network);
+    let closed = connection.ask("chain_subscribeNewHeads", json!([]));
+    let kept = connection.ask("chain_subscribeAllHeads", json!([]));
+    network.chain.advance(3).unwrap();
+    // The first notification makes those of the new blocks wait behind it.
+    connection.result().await;
+    connection.result().await;
+    assert_eq!(connection.next().await.1, closed.clone().unwrap());
+    let answer = connection.ask("chain_unsubscribeNewHeads", json!([closed.unwrap()]));
+    assert_eq!(answer, Ok(json!(true)));
+    for number in 1..=3 {
+        let (_, subscription, header) = connection.next().await;
+        assert_eq!(subscription, *kept.as_ref().unwrap());
+        assert_eq!(header["number"], format!("{number:#x}"));
+    }
+    connection.assert_silent().await;
+}
+
+/// What should not happen: a client that takes nothing and makes the node hold whatever it asks for.
+#[tokio::test(start_paused = true)]
+async fn notifications_that_nobody_takes_are_bounded_in_bytes() {
+    let network = Network::new();
+    let key = hex(&[7; 400_000]);
+    let mut connection = Connection::to(&network);
+    let refused = (0..64).find_map(|_| {
+        let asked = connection.ask("state_subscribeStorage", json!([[key]]));
+        asked.err()
+    });
+    assert_eq!(refused.unwrap()["message"], "too many notifications wait");
+    let mut taken = 0;
+    while let Ok(text) = timeout(Duration::from_secs(5), connection.session.next()).await {
+        taken += text.len();
+    }
+    assert!(taken < 17 * 1024 * 1024, "{taken}");
+    let asked = connection.ask("state_subscribeStorage", json!([[key]]));
+    assert!(asked.is_ok(), "there is room again");
+}
+
 #[test]
 fn a_connection_has_a_bounded_number_of_subscriptions() {
     let network = Network::new();
@@ -180,7 +223,7 @@ fn a_connection_has_a_bounded_number_of_subscriptions() {
     let refused = connection.ask("chain_subscribeNewHeads", json!([]));
     assert_eq!(refused.unwrap_err()["message"], "too many subscriptions");
     let mut other = Connection::to(&network);
-    let keys = vec!["0x00"; 1_025];
+    let keys: Vec<String> = (0..1_025_u16).map(|n| hex(&n.to_be_bytes())).collect();
     let refused = other.ask("state_subscribeStorage", json!([keys]));
     assert_eq!(refused.unwrap_err()["code"], 4002);
 }

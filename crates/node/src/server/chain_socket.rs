@@ -3,7 +3,8 @@
 //!
 //! The same door as for `POST /` ([`chain_rpc`](super::chain_rpc)): this machine and no web page. A socket keeps
 //! its connection's place and ends with the server. Messages are as large as a POST's body may be; a peer
-//! that does not take what it asked for is cut off by its stream's pace; one that only listens may stay.
+//! that does not take what it asked for is cut off by its stream's pace; one that only listens may stay, and
+//! one that never stops asking is told of blocks all the same.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::chain_rpc::{Door, is_for_this_machine};
 use super::connections::{Lasting, Peer};
-use super::routes::nothing_here;
+use super::routes::{blocking, nothing_here};
 use crate::refusal::{Refusal, RefusalCode};
 
 /// Sockets at a time: tools of one machine, each with a connection or two. Each may hold one message and
@@ -24,7 +25,7 @@ use crate::refusal::{Refusal, RefusalCode};
 pub(super) const MAX_SOCKETS: usize = 64;
 /// Bytes that are collected before they are written: little, since notifications are to arrive.
 const WRITE_BUFFER_BYTES: usize = 4 << 10;
-/// Bytes that wait to be written at most: the largest answer is the metadata's, well below this.
+/// Bytes that wait to be written at most: the chain's largest answer is half of this.
 const MAX_WAITING_BYTES: usize = 32 << 20;
 
 /// The places for sockets.
@@ -60,6 +61,12 @@ pub(super) async fn open(
         }))
 }
 
+/// What a socket has to see to.
+enum Next {
+    Received(Option<Result<Message, axum::Error>>),
+    Notification(Vec<u8>),
+}
+
 /// Answers and notifies until either side has had enough.
 async fn converse(
     mut socket: WebSocket,
@@ -67,32 +74,55 @@ async fn converse(
     mut stopping: watch::Receiver<bool>,
 ) {
     loop {
-        let text = tokio::select! {
+        // Neither questions nor notifications can hold up the other.
+        let next = async {
+            tokio::select! {
+                received = socket.recv() => Next::Received(received),
+                notification = session.next() => Next::Notification(notification),
+            }
+        };
+        let next = tokio::select! {
             biased;
             _ = stopping.changed() => break,
-            received = socket.recv() => match received {
-                Some(Ok(Message::Text(text))) => session.handle(text.as_bytes()),
-                Some(Ok(Message::Binary(bytes))) => session.handle(&bytes),
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-                Some(Ok(Message::Close(_)) | Err(_)) | None => break,
-            },
-            notification = session.next() => notification,
+            next = next => next,
         };
+        let question = match next {
+            Next::Notification(text) => {
+                if !send(&mut socket, text, &mut stopping).await {
+                    break;
+                }
+                continue;
+            }
+            Next::Received(Some(Ok(Message::Text(text)))) => text.as_bytes().to_vec(),
+            Next::Received(Some(Ok(Message::Binary(bytes)))) => bytes.to_vec(),
+            Next::Received(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
+            Next::Received(Some(Ok(Message::Close(_)) | Err(_)) | None) => break,
+        };
+        let answering = blocking(move || {
+            let answer = session.handle(&question);
+            (session, answer)
+        });
+        // It fails only while the server ends.
+        let Ok((back, answer)) = answering.await else {
+            break;
+        };
+        session = back;
         // Notifications only: there is nothing to answer.
-        if text.is_empty() {
-            continue;
-        }
-        // JSON is text; what is not cannot come from a session.
-        let Ok(text) = String::from_utf8(text) else {
-            break;
-        };
-        let sent = tokio::select! {
-            biased;
-            _ = stopping.changed() => break,
-            sent = socket.send(Message::Text(text.into())) => sent,
-        };
-        if sent.is_err() {
+        if !answer.is_empty() && !send(&mut socket, answer, &mut stopping).await {
             break;
         }
+    }
+}
+
+/// Sends a text. Says whether there may be another.
+async fn send(socket: &mut WebSocket, text: Vec<u8>, stopping: &mut watch::Receiver<bool>) -> bool {
+    // JSON is text; what is not cannot come from a session.
+    let Ok(text) = String::from_utf8(text) else {
+        return false;
+    };
+    tokio::select! {
+        biased;
+        _ = stopping.changed() => false,
+        sent = socket.send(Message::Text(text.into())) => sent.is_ok(),
     }
 }

@@ -63,18 +63,22 @@ impl Server {
     }
 }
 
+/// A whole message under a mask of zeros.
+fn frame(text: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x81, 0x80 | 127];
+    frame.extend_from_slice(&(text.len() as u64).to_be_bytes());
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(text);
+    frame
+}
+
 /// The client's side, as little of it as the tests need.
 struct Socket(TcpStream);
 
 impl Socket {
-    /// Sends a whole message under a mask of zeros.
     async fn send(&mut self, text: &[u8]) {
-        let mut frame = vec![0x81, 0x80 | 127];
-        frame.extend_from_slice(&(text.len() as u64).to_be_bytes());
-        frame.extend_from_slice(&[0; 4]);
-        frame.extend_from_slice(text);
         // The server may have had enough of it before its end.
-        let _ = self.0.write_all(&frame).await;
+        let _ = self.0.write_all(&frame(text)).await;
     }
 
     /// The next message; none if the server closes instead.
@@ -176,6 +180,25 @@ async fn there_are_so_many_sockets_and_no_more_until_one_is_closed() {
         stream.read_exact(&mut start).await.unwrap();
         another = (&start == b"HTTP/1.1 101").then_some(stream);
     }
+}
+
+/// What should not happen: that questions which keep coming hold notifications up until the last is answered.
+#[tokio::test]
+async fn whoever_never_stops_asking_is_told_of_blocks_in_between() {
+    let server = server().await;
+    let mut socket = server.socket().await;
+    let asking = |method: &str| {
+        let question = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": [] });
+        frame(question.to_string().as_bytes())
+    };
+    let mut questions = asking("chain_subscribeNewHeads");
+    questions.extend(asking("system_name").repeat(40));
+    socket.0.write_all(&questions).await.unwrap();
+    let mut answered = 0;
+    while socket.next().await.unwrap()["method"].is_null() {
+        answered += 1;
+    }
+    assert!(answered < 41, "the notification came last");
 }
 
 /// What should not happen: a server that has stopped and still tells of blocks.

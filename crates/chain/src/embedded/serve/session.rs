@@ -3,7 +3,9 @@
 //! A session knows no sockets. Whoever carries its bytes gives every text that comes in to
 //! [`Session::handle`], sends the answer, and sends what [`Session::next`] gives in between. A
 //! subscription sees every block, one after the other, unless its connection is so slow that a block is
-//! discarded before its turn; then it goes on with the oldest that is left.
+//! discarded before its turn; then it goes on with the oldest that is left. No more is collected than
+//! [`MAX_WAITING_BYTES`] and what there is to tell of one block: while so much waits, blocks wait too and new
+//! subscriptions are refused. What waits for a subscription is dropped when it is closed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,10 +14,11 @@ use connito_protocol::ids::Block;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::answer;
 use super::failure::Failure;
 use super::params::Params;
+use super::room::Room;
 use super::state::{read_keys, version};
+use super::{MAX_ANSWER_BYTES, answer};
 use crate::embedded::EmbeddedChain;
 use crate::embedded::block::Sealed;
 use crate::embedded::history::Unreadable;
@@ -26,6 +29,8 @@ use crate::hex_text;
 const MAX_SUBSCRIPTIONS: usize = 64;
 /// Storage keys in all of them.
 const MAX_WATCHED_KEYS: usize = 1_024;
+/// Notifications that wait to be taken.
+const MAX_WAITING_BYTES: usize = MAX_ANSWER_BYTES;
 /// Blocks that are told of before the connection is asked again whether it takes more.
 const BLOCKS_AT_ONCE: u64 = 16;
 
@@ -51,7 +56,36 @@ pub struct Session {
     subscriptions: BTreeMap<u64, Subscription>,
     /// How many there have been, which names the next.
     opened: u64,
-    waiting: VecDeque<Vec<u8>>,
+    waiting: Waiting,
+}
+
+/// Notifications that have not been taken yet, each with its subscription.
+#[derive(Debug, Default)]
+struct Waiting {
+    queue: VecDeque<(u64, Vec<u8>)>,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn push(&mut self, id: u64, notification: Vec<u8>) {
+        self.bytes += notification.len();
+        self.queue.push_back((id, notification));
+    }
+
+    fn pop(&mut self) -> Option<Vec<u8>> {
+        let (_, notification) = self.queue.pop_front()?;
+        self.bytes -= notification.len();
+        Some(notification)
+    }
+
+    fn forget(&mut self, id: u64) {
+        self.queue.retain(|(of, _)| *of != id);
+        self.bytes = self.queue.iter().map(|(_, one)| one.len()).sum();
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= MAX_WAITING_BYTES
+    }
 }
 
 /// What one subscription waits for.
@@ -96,7 +130,7 @@ impl Session {
             head,
             subscriptions: BTreeMap::new(),
             opened: 0,
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
         }
     }
 
@@ -110,12 +144,12 @@ impl Session {
     /// The next notification, as soon as there is one. Cancel-safe.
     pub async fn next(&mut self) -> Vec<u8> {
         loop {
-            if let Some(notification) = self.waiting.pop_front() {
+            if let Some(notification) = self.waiting.pop() {
                 return notification;
             }
             let newest = self.head.borrow_and_update().0;
             self.tell(newest);
-            if self.waiting.is_empty() && self.head.changed().await.is_err() {
+            if self.waiting.queue.is_empty() && self.head.changed().await.is_err() {
                 // The chain outlives its sessions, which hold it.
                 std::future::pending::<()>().await;
             }
@@ -144,8 +178,7 @@ impl Session {
                 let id: Value = params.next("subscription")?;
                 params.end()?;
                 let id = id.as_u64().or_else(|| id.as_str()?.parse().ok());
-                let was_open = id.is_some_and(|id| self.subscriptions.remove(&id).is_some());
-                Ok(json!(was_open))
+                Ok(json!(id.is_some_and(|id| self.close(id))))
             }
             _ => self.chain.dispatch(method, params),
         }
@@ -172,11 +205,18 @@ impl Session {
             return Err(Failure::too_many(wanted, MAX_WATCHED_KEYS as u64));
         }
         let head = self.chain.block_at(None)?;
-        let values: BTreeMap<_, _> = self.chain.read(Some(head.hash), |state| {
-            keys.into_iter()
-                .map(|key| (key.clone(), state.value(&key).map(<[u8]>::to_vec)))
-                .collect()
-        })?;
+        let values = self.chain.read(Some(head.hash), |state| {
+            let mut room = Room::default();
+            let entry = |key: Vec<u8>| {
+                let value = state.value(&key);
+                room.take(&key)?;
+                room.take(value.unwrap_or_default())?;
+                let value = value.map(<[u8]>::to_vec);
+                Ok((key, value))
+            };
+            let entries = keys.into_iter().map(entry);
+            entries.collect::<Result<BTreeMap<_, _>, Failure>>()
+        })??;
         let first = changes(&head, &values);
         let id = self.open(Topic::Storage(values), head.header.number)?;
         self.notify(id, &first);
@@ -200,10 +240,13 @@ impl Session {
     }
 
     fn check_room(&self) -> Result<(), Failure> {
-        match self.subscriptions.len() < MAX_SUBSCRIPTIONS {
-            true => Ok(()),
-            false => Err(Failure::invalid_request("too many subscriptions")),
+        if self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
+            return Err(Failure::invalid_request("too many subscriptions"));
         }
+        if self.waiting.is_full() {
+            return Err(Failure::invalid_request("too many notifications wait"));
+        }
+        Ok(())
     }
 
     fn open(&mut self, topic: Topic, told: u64) -> Result<u64, Failure> {
@@ -214,12 +257,18 @@ impl Session {
         Ok(self.opened)
     }
 
+    /// Ends a subscription with what waits for it. Says whether there was one.
+    fn close(&mut self, id: u64) -> bool {
+        self.waiting.forget(id);
+        self.subscriptions.remove(&id).is_some()
+    }
+
     fn notify(&mut self, id: u64, result: &Value) {
         let Some(subscription) = self.subscriptions.get(&id) else {
             return;
         };
         let method = subscription.topic.notification();
-        self.waiting.push_back(notification(method, id, result));
+        self.waiting.push(id, notification(method, id, result));
     }
 
     /// Collects what each subscription has to be told up to the newest block.
@@ -233,7 +282,7 @@ impl Session {
         subscriptions.retain(|id, subscription| {
             let method = subscription.topic.notification();
             for _ in 0..BLOCKS_AT_ONCE {
-                if subscription.told >= newest {
+                if subscription.told >= newest || waiting.is_full() {
                     break;
                 }
                 let Some(block) = after(chain, subscription.told) else {
@@ -241,8 +290,9 @@ impl Session {
                 };
                 subscription.told = block.header.number;
                 let (results, is_over) = subscription.topic.news(chain, &block);
-                let news = results.iter().map(|one| notification(method, *id, one));
-                waiting.extend(news);
+                for result in &results {
+                    waiting.push(*id, notification(method, *id, result));
+                }
                 if is_over {
                     return false;
                 }
