@@ -89,6 +89,17 @@ pub enum EmbeddedError {
         /// The block log.
         path: PathBuf,
     },
+    /// The folder holds a chain that another version of this program made, by other rules. It is not damaged.
+    #[error(
+        "chain folder {} was made by another version of this program (chain version {version}, here {})",
+        folder.display(), log::VERSION
+    )]
+    OtherVersion {
+        /// The folder.
+        folder: PathBuf,
+        /// The version that its log states.
+        version: String,
+    },
     /// The log does not hold what was written.
     #[error("{} is damaged at byte {offset}: {problem}", path.display())]
     Damaged {

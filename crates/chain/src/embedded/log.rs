@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! frame   = length u32 ‖ crc32(length) u32 ‖ crc32(payload) u32 ‖ payload
-//! first   = "connito-chain-log/2" ‖ genesis specification as JSON
+//! first   = "connito-chain-log/" ‖ version as decimal digits ‖ genesis specification as JSON
 //! others  = SCALE (header, Vec<extrinsic>), the extrinsics being the signed ones with their lengths
 //! ```
+//!
+//! The version is that of this format and of the rules by which blocks are carried out: what a block of
+//! another version says gives other hashes here, although nothing is damaged. Such a folder is left alone.
 //!
 //! A frame is written and made durable before its block is shown to anyone. A process killed in
 //! the middle of writing leaves a torn tail: an incomplete last frame, or zeros where the file system
@@ -32,7 +35,10 @@ use super::genesis::GenesisSpec;
 
 const LOG_NAME: &str = "blocks.log";
 const LOCK_NAME: &str = "lock";
-const MAGIC: &[u8] = b"connito-chain-log/2";
+const MAGIC: &[u8] = b"connito-chain-log/";
+/// Goes up by one with every change of the format, of a pallet's rule, of the genesis specification or of
+/// anything else that gives a block another hash.
+pub(super) const VERSION: u32 = 3;
 
 /// The open log, positioned at its end, and the lock on its folder.
 #[derive(Debug)]
@@ -86,10 +92,7 @@ impl BlockLog {
         let mut frames = Frames::new((&path, &file), LastFrame::MayLackPages)?;
         let is_new = match frames.next()? {
             None => true,
-            Some((offset, payload)) if read_spec(&payload).is_none() => {
-                return Err(frames.damaged(offset, "not a block log of this version"));
-            }
-            Some((_, payload)) if read_spec(&payload).as_ref() != Some(spec) => {
+            Some(first) if read_spec(folder, &frames, &first)? != *spec => {
                 return Err(EmbeddedError::OtherGenesis { path });
             }
             Some(_) => false,
@@ -174,11 +177,10 @@ pub(super) fn stored_spec(folder: &Path) -> Result<Option<GenesisSpec>, Embedded
         Err(source) => return Err(EmbeddedError::Storage { path, source }),
     };
     let mut frames = Frames::new((&path, &file), LastFrame::MayLackPages)?;
-    let Some((offset, payload)) = frames.next()? else {
-        return Ok(None);
-    };
-    let unreadable = || frames.damaged(offset, "not a block log of this version");
-    read_spec(&payload).ok_or_else(unreadable).map(Some)
+    let first = frames.next()?;
+    first
+        .map(|first| read_spec(folder, &frames, &first))
+        .transpose()
 }
 
 /// Reads a folder's log without locking or changing anything: every whole block in order. A torn tail is
@@ -228,13 +230,32 @@ fn lock(folder: &Path) -> Result<File, EmbeddedError> {
 
 fn spec_payload(spec: &GenesisSpec) -> Vec<u8> {
     let mut payload = MAGIC.to_vec();
+    payload.extend_from_slice(VERSION.to_string().as_bytes());
     // Serialising this type cannot fail: strings, integers and lists of the same.
     payload.extend_from_slice(&serde_json::to_vec(spec).unwrap_or_default());
     payload
 }
 
-fn read_spec(payload: &[u8]) -> Option<GenesisSpec> {
-    serde_json::from_slice(payload.strip_prefix(MAGIC)?).ok()
+/// The specification in a folder's first frame.
+fn read_spec(
+    folder: &Path,
+    frames: &Frames<'_>,
+    (offset, payload): &(u64, Vec<u8>),
+) -> Result<GenesisSpec, EmbeddedError> {
+    let no_log = || frames.damaged(*offset, "not a block log");
+    let content = payload.strip_prefix(MAGIC).ok_or_else(no_log)?;
+    let digits = content.iter().take_while(|byte| byte.is_ascii_digit());
+    let (version, spec) = content.split_at(digits.count());
+    if version.is_empty() {
+        return Err(no_log());
+    }
+    if version != VERSION.to_string().as_bytes() {
+        return Err(EmbeddedError::OtherVersion {
+            folder: folder.to_owned(),
+            version: String::from_utf8_lossy(version).chars().take(20).collect(),
+        });
+    }
+    serde_json::from_slice(spec).map_err(|_| frames.damaged(*offset, "no genesis specification"))
 }
 
 fn read_block(payload: &[u8]) -> Result<Logged, parity_scale_codec::Error> {

@@ -232,6 +232,56 @@ fn a_folder_belongs_to_the_specification_it_was_started_with() {
     assert_eq!(stored, Some(spec()));
 }
 
+/// What should not happen: a chain whose rules have changed since called damaged, or carried on by other rules.
+#[test]
+fn a_chain_of_another_version_says_so_and_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    written(folder.path());
+    let bytes = fs::read(log(folder.path())).unwrap();
+    let first = FRAME_HEADER..frames(&bytes)[1];
+    for version in ["1", "2", "99999999999999999999"] {
+        let text = String::from_utf8(bytes[first.clone()].to_vec()).unwrap();
+        let text = text.replace("log/3{", &format!("log/{version}{{"));
+        let length = (text.len() as u32).to_le_bytes();
+        let sums = [&length[..], text.as_bytes()].map(|bytes| crc32fast::hash(bytes).to_le_bytes());
+        let other = [
+            &length,
+            &sums[0],
+            &sums[1],
+            text.as_bytes(),
+            &bytes[first.end..],
+        ]
+        .concat();
+        let folder = copy_of(&other);
+        let expected = format!(
+            "chain folder {} was made by another version of this program (chain version {version}, here 3)",
+            folder.path().display()
+        );
+        for error in [
+            EmbeddedChain::open(folder.path(), spec()).unwrap_err(),
+            EmbeddedChain::stored_genesis(folder.path()).unwrap_err(),
+        ] {
+            assert_eq!(error.to_string(), expected);
+        }
+        assert_eq!(fs::read(log(folder.path())).unwrap(), other);
+    }
+}
+
+/// Blocks that were made once must be made again by whoever says to have the same rules. If this fails, a rule
+/// has changed: raise `VERSION` in `embedded/log.rs`, and write the new version and hash here.
+#[test]
+fn the_rules_of_a_version_give_the_hashes_they_always_gave() {
+    let folder = tempfile::tempdir().unwrap();
+    let head = written(folder.path()).pop().unwrap();
+    let bytes = fs::read(log(folder.path())).unwrap();
+    let start = String::from_utf8_lossy(&bytes[FRAME_HEADER..]).into_owned();
+    assert!(start.starts_with("connito-chain-log/3{"));
+    assert_eq!(
+        hex(&head.hash.0),
+        "0x4f7c2b7f70d1bff279ad0ee173f9f5dc22d6cf9ee69690a0125268fc348ea40d"
+    );
+}
+
 #[test]
 fn a_file_that_is_no_block_log_is_left_alone() {
     let contents = b"these are somebody's notes, not a block log at all";
