@@ -297,11 +297,20 @@ fn create(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
         .open(path)
         .map_err(|source| unwritable(path, source))?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    written.map_err(|source| {
+    written.and_then(|()| sync_parent(path)).map_err(|source| {
         // Half a key is none, and it would be in the way of the next attempt.
         let _ = fs::remove_file(path);
         unwritable(path, source)
     })
+}
+
+/// Makes a new entry of a folder durable.
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => File::open(".")?.sync_all(),
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 fn unwritable(path: &Path, source: io::Error) -> KeyFileError {

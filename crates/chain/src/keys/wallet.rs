@@ -289,17 +289,28 @@ fn create(
         }
     }
     if let Some(folder) = file.parent() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(OWNER_ONLY)
-            .create(folder)
-            .map_err(|source| folder_error(folder, source))?;
+        make_folder(folder).map_err(|source| folder_error(folder, source))?;
     }
     match password {
         Some(password) => file::write_encrypted(file, pair, password)?,
         None => file::write(file, pair)?,
     }
     Ok(file::write_public(public, pair.hotkey())?)
+}
+
+/// Makes a folder and those above it where missing, each for its owner alone, and makes them durable.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = folder.parent().filter(|path| !path.as_os_str().is_empty()) {
+        make_folder(above)?;
+    }
+    match DirBuilder::new().mode(OWNER_ONLY).create(folder) {
+        // Somebody else has made it meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        made => made.and_then(|()| file::sync_parent(folder)),
+    }
 }
 
 /// The names in a folder that such an entry has, in order. None where the folder does not exist.
