@@ -66,9 +66,27 @@ pub fn http_client() -> ClientBuilder {
         .redirect(Policy::none())
 }
 
+/// A chain's address as messages show it: scheme, host and port. Whom it is lent to stands in the rest, as a
+/// password or as a provider's key in its path or query.
+fn shown(address: &str) -> String {
+    if let Ok(url) = Url::parse(address)
+        && let Some(host) = url.host_str()
+    {
+        let port = url.port().map(|port| format!(":{port}"));
+        return format!("{}://{host}{}", url.scheme(), port.unwrap_or_default());
+    }
+    let (scheme, rest) = match address.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), address),
+    };
+    let host = rest.rsplit('@').next().unwrap_or_default();
+    let host = host.split(['/', '?', '#']).next().unwrap_or_default();
+    format!("{scheme}{host}")
+}
+
 fn unusable(address: &str, problem: &str) -> TransportError {
     TransportError {
-        endpoint: address.to_owned(),
+        endpoint: shown(address),
         problem: problem.to_owned(),
         retry: false,
         source: None,
@@ -78,8 +96,8 @@ fn unusable(address: &str, problem: &str) -> TransportError {
 /// A chain behind a URL.
 #[derive(Debug, Clone)]
 pub struct HttpTransport {
-    /// As given, for messages.
-    url: String,
+    /// For messages.
+    shown: String,
     address: Url,
     client: Client,
 }
@@ -100,7 +118,7 @@ impl HttpTransport {
                 ..unusable(url, "cannot set up an HTTP client")
             })?;
         Ok(Self {
-            url: url.to_owned(),
+            shown: shown(url),
             address,
             client,
         })
@@ -108,7 +126,7 @@ impl HttpTransport {
 
     fn failed(&self, problem: impl Into<String>, source: Option<reqwest::Error>) -> TransportError {
         TransportError {
-            endpoint: self.url.clone(),
+            endpoint: self.shown.clone(),
             problem: problem.into(),
             retry: true,
             // The message names the URL already.
@@ -119,7 +137,7 @@ impl HttpTransport {
 
 impl RpcTransport for HttpTransport {
     fn endpoint(&self) -> &str {
-        &self.url
+        &self.shown
     }
 
     async fn call(&self, body: Vec<u8>) -> Result<Vec<u8>, TransportError> {

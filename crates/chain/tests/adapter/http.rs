@@ -61,7 +61,7 @@ async fn answer(mut stream: TcpStream, chain: Option<Arc<EmbeddedChain>>) {
 
 async fn listen() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let url = format!("http://{}", listener.local_addr().unwrap());
     (listener, url)
 }
 
@@ -117,6 +117,32 @@ fn a_text_that_is_no_http_url_is_refused_before_anything_is_sent() {
     }
     let transport = HttpTransport::new("http://127.0.0.1:9944").unwrap();
     assert_eq!(transport.endpoint(), "http://127.0.0.1:9944");
+}
+
+/// What should not happen: a password or a provider's key in a log or in a report that is passed on.
+#[test]
+fn an_address_is_shown_without_what_lets_its_user_in() {
+    for (address, shown) in [
+        (
+            "https://me:secret@rpc.example/v1/KEY?key=KEY#KEY",
+            "https://rpc.example",
+        ),
+        ("wss://rpc.example:444/KEY", "wss://rpc.example:444"),
+        ("ws://secret@[::1]:9944", "ws://[::1]:9944"),
+    ] {
+        assert_eq!(HttpTransport::new(address).unwrap().endpoint(), shown);
+    }
+    for (address, shown) in [
+        ("ftp://me:secret@rpc.example/KEY", "ftp://rpc.example"),
+        (
+            "https://me:sec/ret@rpc.example:x/KEY",
+            "https://rpc.example:x",
+        ),
+        ("me:secret@rpc.example/KEY", "rpc.example"),
+        ("rpc.example/KEY", "rpc.example"),
+    ] {
+        assert_eq!(HttpTransport::new(address).unwrap_err().endpoint, shown);
+    }
 }
 
 /// What should not happen: that an answer decides where the operator's requests go next.
