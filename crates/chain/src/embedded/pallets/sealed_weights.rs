@@ -5,6 +5,9 @@
 //! stores the weights. A commitment whose signature is not there yet is tried again in every block of
 //! that epoch and then dropped. Whatever cannot be opened, or may not be set, is dropped in
 //! silence, as on the real chain: only watching `Weights` tells.
+//!
+//! All of an epoch's ciphertexts are opened in its first block, at some pairings each: with hundreds of
+//! validators that block takes seconds to make, and as long again when it is carried out again at a start.
 
 use parity_scale_codec::{Decode, Encode};
 
