@@ -46,7 +46,6 @@ fn over_http(address: &str) -> Option<Url> {
 /// What every HTTP client of this program begins as: no proxy from the environment, for the addresses
 /// are the operator's choice; no redirects, for where requests go is not an answerer's; and TLS verified
 /// against the roots that browsers trust, with a provider that needs nothing installed.
-#[must_use]
 pub fn http_client() -> ClientBuilder {
     let roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
