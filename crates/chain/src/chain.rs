@@ -1,7 +1,7 @@
 //! The port through which every role sees its chain: seven methods, reads pinned to one block.
 //!
-//! Two chains stand behind it: the embedded one of this crate and, later, Bittensor. What they have
-//! in common is decided here: a block is a number, a hash and a parent; a subnet is a table of
+//! Two chains stand behind it, Bittensor and the embedded one of this crate. What roles see of either
+//! is decided here: a block is a number, a hash and a parent; a subnet is a table of
 //! neurons, a set of parameters and an epoch; a participant writes commitments and weights. Nothing
 //! here knows how a chain is reached or how it encodes anything.
 
@@ -215,7 +215,7 @@ pub struct SubnetParams {
     pub stake_threshold_rao: u64,
     /// Blocks without an update after which a neuron counts as inactive.
     pub activity_cutoff: u64,
-    /// Whether weights must be sealed first. The embedded chain takes plain weights only.
+    /// Whether weights must be sealed first.
     pub commit_reveal: bool,
     /// Commitment bytes per hotkey and epoch.
     pub commit_space: u64,

@@ -94,4 +94,4 @@ pub use chain::{
 pub use error::{ChainError, PoolError, Reject, TransportError};
 pub use fields::Field;
 pub use operation::{Endpoint, Op, OperationId};
-pub use weights::quantise;
+pub use weights::{quantise, upscale};

@@ -132,7 +132,7 @@ impl<T: RpcTransport> SubtensorChain<T> {
     /// The chain cannot be reached or its metadata not be read.
     pub async fn runtime(&self) -> Result<Runtime, ChainError> {
         let head = self.node.resolve(At::Head).await?;
-        self.node.runtime_at(head).await
+        self.node.runtime_after(head).await
     }
 
     /// The subnet at a block, without its neurons.

@@ -59,7 +59,7 @@ pub fn quantise(rewards: &[f64]) -> Vec<u16> {
 
 /// Scales accepted weights so that the largest is 65,535, halves rounded up, as the chain stores them.
 #[must_use]
-pub(crate) fn upscale(weights: &[u16]) -> Vec<u16> {
+pub fn upscale(weights: &[u16]) -> Vec<u16> {
     let largest = u64::from(weights.iter().copied().max().unwrap_or(0));
     if largest == 0 {
         return weights.to_vec();

@@ -138,6 +138,12 @@ fn page(chain: &RemoteChain, findings: &Findings) -> String {
     );
     line("registration", format!("{} rao now", state.params.burn_rao));
     text.push('\n');
+    text + judgements(identity.netuid, findings).trim_end()
+}
+
+/// A line for each parameter, and two more for each that should be mended; then what the runtime lacks.
+fn judgements(netuid: Netuid, findings: &Findings) -> String {
+    let mut text = String::new();
     for verdict in &findings.verdicts {
         let mark = if verdict.problem.is_some() {
             "mend"
@@ -151,12 +157,7 @@ fn page(chain: &RemoteChain, findings: &Findings) -> String {
         );
         if let Some(problem) = &verdict.problem {
             let _ = writeln!(text, "      {}", problem.why);
-            let _ = writeln!(
-                text,
-                "      {}: {}",
-                caller(verdict),
-                call(identity.netuid, verdict)
-            );
+            let _ = writeln!(text, "      {}: {}", caller(verdict), call(netuid, verdict));
         }
     }
     for misfit in findings.runtime.misfits() {
@@ -169,7 +170,7 @@ fn page(chain: &RemoteChain, findings: &Findings) -> String {
             found(misfit)
         );
     }
-    text.trim_end().to_owned()
+    text
 }
 
 fn shapes(runtime: &Runtime) -> String {

@@ -1,8 +1,8 @@
 //! Between the chain and a role machine: blocks become snapshots, effects become operations.
 //!
 //! Reading: every block once, in order, each from reads pinned to that block. Where a fork has taken
-//! blocks back, those that stand in their place follow: the machine sees a number again and learns
-//! anew. Writing: one task per hotkey, one operation after the other; what the chain refuses comes
+//! blocks back, those that stand in their place follow: the machine sees a number again and goes on
+//! from what it knew before the first of them (P-9). Writing: one task per hotkey, one operation after the other; what the chain refuses comes
 //! back as an event, and what is lost is asked for again by the machine, which looks at the chain and
 //! not at receipts. Sealed weights are looked for when they should show, because a chain that could
 //! not open them says nothing.
@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connito_chain::keys::{Keypair, Signer as _};
-use connito_chain::{At, BlockRef, Chain, ChainError, Field, Op, Receipt, RevealPlan, quantise};
+use connito_chain::{
+    At, BlockRef, Chain, ChainError, Field, Op, Receipt, RevealPlan, quantise, upscale,
+};
 use connito_protocol::event::{Effect, Event};
 use connito_protocol::ids::{Block, BlockHash, Hotkey, Uid};
 use connito_protocol::snapshot::{self, Participant, Record, Snapshot};
@@ -136,10 +138,13 @@ pub(crate) async fn feed<C: Chain>(
             }
             Ok(None) => {
                 // Of an endpoint that lags behind nothing can be learnt: the next round asks again.
-                if let Ok(last) = told.rewind(&*chain).await {
-                    let from = last.unwrap_or_else(|| Block(after.0.saturating_sub(1)));
-                    warn!(target: "chain::feed", %after, %from, "blocks were taken back");
-                    after = from;
+                match told.rewind(&*chain).await {
+                    Ok(last) if last != Some(after) => {
+                        let from = last.unwrap_or_else(|| Block(after.0.saturating_sub(1)));
+                        warn!(target: "chain::feed", %after, %from, "blocks were taken back");
+                        after = from;
+                    }
+                    _ => tokio::time::sleep(RETRY_PAUSE).await,
                 }
             }
             Err(ChainError::Timeout(_)) => {}
@@ -149,6 +154,11 @@ pub(crate) async fn feed<C: Chain>(
             }) => {
                 warn!(target: "chain::feed", %wanted, %oldest, "blocks were pruned before they were seen");
                 after = Block(oldest.0.max(after.0 + 1) - 1);
+            }
+            Err(error @ ChainError::Shape { .. }) => {
+                // It will not read differently; people should know why the role stands still.
+                warn!(target: "chain::feed", error = &error as &dyn std::error::Error, "a block is not understood");
+                tokio::time::sleep(BLOCK_DEADLINE).await;
             }
             Err(error) => {
                 debug!(target: "chain::feed", error = &error as &dyn std::error::Error, "the chain cannot be read");
@@ -338,8 +348,8 @@ impl<C: Chain> WritingTask<C> {
         }
     }
 
-    /// Whether the chain shows these weights as ours. Their scale is the chain's, so only who has
-    /// some is compared.
+    /// Whether the chain shows these weights as ours. It leaves out slots that were taken over since,
+    /// and scales what is left.
     async fn shows(&self, operation: &Op) -> Result<bool, ChainError> {
         let Op::SetWeights { weights, .. } = operation else {
             return Ok(true);
@@ -348,11 +358,19 @@ impl<C: Chain> WritingTask<C> {
         let row = rows
             .iter()
             .find(|row| row.validator == self.keypair.hotkey());
-        let some = |weights: &[(Uid, u16)]| -> BTreeSet<Uid> {
-            let some = weights.iter().filter(|(_, weight)| *weight > 0);
-            some.map(|(uid, _)| *uid).collect()
-        };
-        Ok(row.is_some_and(|row| some(&row.weights) == some(weights)))
+        let Some(row) = row else { return Ok(false) };
+        let shown: BTreeSet<Uid> = row.weights.iter().map(|(uid, _)| *uid).collect();
+        let kept = weights
+            .iter()
+            .filter(|(uid, weight)| *weight > 0 && shown.contains(uid));
+        let (uids, values): (Vec<Uid>, Vec<u16>) = kept.copied().unzip();
+        let scaled: BTreeMap<Uid, u16> = uids.into_iter().zip(upscale(&values)).collect();
+        let shown = row
+            .weights
+            .iter()
+            .copied()
+            .filter(|(_, weight)| *weight > 0);
+        Ok(!scaled.is_empty() && scaled == shown.collect())
     }
 }
 

@@ -162,7 +162,6 @@ fn parse_nonce(text: &str) -> Option<u64> {
 
 fn parse_signature(text: &str) -> Option<[u8; 64]> {
     let mut signature = [0; 64];
-    let digits = text.strip_prefix("0x").unwrap_or(text);
-    hex::decode_to_slice(digits, &mut signature).ok()?;
+    hex::decode_to_slice(text.strip_prefix("0x")?, &mut signature).ok()?;
     Some(signature)
 }

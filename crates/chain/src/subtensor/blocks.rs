@@ -161,6 +161,7 @@ impl<T: RpcTransport> Node<T> {
         deadline: Duration,
     ) -> Result<BlockRef, ChainError> {
         let give_up = Instant::now() + deadline;
+        let mut held_at = None;
         loop {
             let asked = Instant::now();
             let head = self.resolve(At::Head).await?;
@@ -176,7 +177,9 @@ impl<T: RpcTransport> Node<T> {
             }
             // Two block times at most, so that the watchdog looks at the head often enough.
             let patience = give_up.duration_since(asked).min(self.block_time() * 2);
-            if !(self.holds_answers && self.held(head.number, patience).await?) {
+            // Once a head: a server that answers at once and has no block is polled like any other.
+            let holds = self.holds_answers && held_at.replace(head.number) != Some(head.number);
+            if !(holds && self.held(head.number, patience).await?) {
                 sleep_until(give_up.min(asked + self.block_time() / POLLS_PER_BLOCK)).await;
             }
         }
@@ -275,6 +278,9 @@ impl<T: RpcTransport> Node<T> {
         let params = json!([hex_text::encode(&block.hash.0)]);
         let answers = ask_all(&self.transport, vec![Question::new(METHOD, params)]).await;
         let answers = answers.map_err(|error| error.at(block.number))?;
+        if answers.first().is_some_and(Json::is_null) {
+            return Err(ChainError::UnknownBlock(At::Hash(block.hash)));
+        }
         let listed = answers.first().and_then(|answer| {
             let extrinsics = answer.get("block")?.get("extrinsics")?.as_array()?;
             let bytes = extrinsics

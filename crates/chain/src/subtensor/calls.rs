@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use connito_protocol::ids::Netuid;
+use connito_protocol::ids::{Hotkey, Netuid};
 
 use super::commitments::info_of;
 use super::sealing::Sealed;
@@ -24,24 +24,8 @@ pub(super) fn encode(
     let bytes = match op {
         Op::Register {
             hotkey,
-            max_burn_rao: None,
-        } => runtime.call(
-            "SubtensorModule",
-            "burned_register",
-            &[("netuid", netuid), ("hotkey", hotkey.0.into())],
-        )?,
-        Op::Register {
-            hotkey,
-            max_burn_rao: Some(limit),
-        } => runtime.call(
-            "SubtensorModule",
-            "register_limit",
-            &[
-                ("netuid", netuid),
-                ("hotkey", hotkey.0.into()),
-                ("limit_price", (*limit).into()),
-            ],
-        )?,
+            max_burn_rao,
+        } => register(runtime, netuid, *hotkey, *max_burn_rao)?,
         Op::Serve(endpoint) => serve(runtime, netuid, *endpoint)?,
         Op::Commit(fields) => {
             let info = info_of(fields).ok_or(Reject::TooLarge)?;
@@ -88,6 +72,23 @@ pub(super) fn encode(
         }
     };
     Ok(bytes)
+}
+
+fn register(
+    runtime: &Runtime,
+    netuid: Value,
+    hotkey: Hotkey,
+    max_burn_rao: Option<u64>,
+) -> Result<Vec<u8>, ChainError> {
+    let arguments = [("netuid", netuid), ("hotkey", hotkey.0.into())];
+    Ok(match max_burn_rao {
+        None => runtime.call("SubtensorModule", "burned_register", &arguments)?,
+        Some(limit) => {
+            let [netuid, hotkey] = arguments;
+            let arguments = [netuid, hotkey, ("limit_price", limit.into())];
+            runtime.call("SubtensorModule", "register_limit", &arguments)?
+        }
+    })
 }
 
 fn serve(runtime: &Runtime, netuid: Value, endpoint: Endpoint) -> Result<Vec<u8>, ChainError> {

@@ -2,47 +2,47 @@
 //!
 //! The chain keeps the block of a record but not its place within the block; that is the place of
 //! the extrinsic that wrote it, which the block's events tell. They are read once for each block that
-//! has records and remembered for as long as cycles look back. Of a block whose events are gone
-//! every record counts as written last: nobody gains precedence by being forgotten.
+//! has records and remembered by its hash. A record of more than [`LOOK_BACK_BLOCKS`] ago, and every
+//! record of a block whose events are gone, counts as written last: nobody gains precedence by being
+//! forgotten, and old records cost nobody a request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use connito_protocol::ids::{Block, Hotkey, Netuid};
+use connito_protocol::ids::{Block, BlockHash, Hotkey, Netuid};
 
 use super::SubtensorChain;
 use super::view::View;
-use crate::chain::{At, BlockRef, CommitmentRecord};
+use crate::chain::{At, CommitmentRecord};
 use crate::error::ChainError;
 use crate::fields::Field;
 use crate::rpc::RpcTransport;
 use crate::runtime::{EventRecord, Value};
 
 const PALLET: &str = "Commitments";
-/// Blocks whose events are remembered: a few cycles.
-const REMEMBERED_BLOCKS: usize = 512;
-/// The place of a record whose block's events cannot be read.
+/// How old a record may be for its place to be asked for: precedence matters within a window.
+const LOOK_BACK_BLOCKS: u64 = 512;
+/// The place of a record that is older, or whose block's events cannot be read.
 const LAST: u32 = u32::MAX;
 
 type Places = Arc<BTreeMap<Hotkey, u32>>;
 
 /// Where in their blocks records were written.
 #[derive(Debug, Default)]
-pub(super) struct Written(Mutex<BTreeMap<Block, (BlockRef, Places)>>);
+pub(super) struct Written(Mutex<BTreeMap<Block, (BlockHash, Places)>>);
 
 impl Written {
-    fn of(&self, block: BlockRef) -> Option<Places> {
+    fn of(&self, number: Block, hash: BlockHash) -> Option<Places> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, places) = known.get(&block.number)?;
-        (at.hash == block.hash).then(|| Arc::clone(places))
+        let (at, places) = known.get(&number)?;
+        (*at == hash).then(|| Arc::clone(places))
     }
 
-    fn remember(&self, block: BlockRef, places: &Places) {
+    fn remember(&self, (number, hash): (Block, BlockHash), places: &Places) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(block.number, (block, Arc::clone(places)));
-        while known.len() > REMEMBERED_BLOCKS {
-            known.pop_first();
-        }
+        known.insert(number, (hash, Arc::clone(places)));
+        let oldest = Block(number.0.saturating_sub(LOOK_BACK_BLOCKS));
+        known.retain(|number, _| *number >= oldest);
     }
 }
 
@@ -65,46 +65,60 @@ impl<T: RpcTransport> SubtensorChain<T> {
                 spec: None,
                 detail: "no block and list of fields".to_owned(),
             })?;
-            let index = self.place(view, hotkey, block).await?;
             records.push(CommitmentRecord {
                 hotkey,
                 block,
-                index,
+                index: LAST,
                 fields,
             });
+        }
+        let written: BTreeSet<Block> = records.iter().map(|record| record.block).collect();
+        let places = self.places(view, written).await?;
+        for record in &mut records {
+            let place = places
+                .get(&record.block)
+                .and_then(|in_block| in_block.get(&record.hotkey));
+            record.index = place.copied().unwrap_or(LAST);
         }
         records.sort_unstable_by_key(|record| record.hotkey);
         Ok(records)
     }
 
-    /// The place within its block at which `hotkey` wrote its record of `block`.
-    async fn place(
+    /// Who wrote where in each of these blocks; blocks too old to matter are left out.
+    async fn places(
         &self,
         view: &View<'_, T>,
-        hotkey: Hotkey,
-        block: Block,
-    ) -> Result<u32, ChainError> {
-        let places = match self.places(view, block).await {
-            Ok(places) => places,
-            Err(ChainError::Pruned { .. }) => return Ok(LAST),
-            Err(error) => return Err(error),
-        };
-        Ok(places.get(&hotkey).copied().unwrap_or(LAST))
+        mut blocks: BTreeSet<Block>,
+    ) -> Result<BTreeMap<Block, Places>, ChainError> {
+        let now = view.block.number.0;
+        blocks.retain(|block| block.0 <= now && now - block.0 < LOOK_BACK_BLOCKS);
+        let mut places = BTreeMap::new();
+        for (number, hash) in self.node.hashes(&blocks).await? {
+            let known = self.written.of(number, hash);
+            let known = match known {
+                Some(known) => known,
+                None => {
+                    let found = Arc::new(self.places_in(hash).await?);
+                    self.written.remember((number, hash), &found);
+                    found
+                }
+            };
+            places.insert(number, known);
+        }
+        Ok(places)
     }
 
-    async fn places(&self, view: &View<'_, T>, number: Block) -> Result<Places, ChainError> {
-        let block = if number == view.block.number {
-            view.block
-        } else {
-            self.node.resolve(At::Number(number)).await?
+    /// Nothing of a block whose events are gone or cannot be read: that is so for everybody who asks.
+    async fn places_in(&self, hash: BlockHash) -> Result<BTreeMap<Hotkey, u32>, ChainError> {
+        let events = match self.node.resolve(At::Hash(hash)).await {
+            Ok(block) => self.node.events(block).await,
+            Err(error) => Err(error),
         };
-        if let Some(places) = self.written.of(block) {
-            return Ok(places);
+        match events {
+            Ok(events) => Ok(places_of(&events, self.identity.netuid)),
+            Err(ChainError::Pruned { .. } | ChainError::Shape { .. }) => Ok(BTreeMap::new()),
+            Err(error) => Err(error),
         }
-        let events = self.node.events(block).await?;
-        let places = Arc::new(places_of(&events, self.identity.netuid));
-        self.written.remember(block, &places);
-        Ok(places)
     }
 }
 

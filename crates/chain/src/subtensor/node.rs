@@ -4,6 +4,7 @@
 //! This is all of the adapter that is true of any chain built on FRAME; what a subnet is stands above
 //! it. `tools/check_frame.sh` runs it against a runtime that is not Bittensor's.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 
 use super::blocks::read_hash;
 use super::json_rpc::{CallError, Question, SUBMIT, ask, misshapen};
-use super::runtimes::Runtimes;
+use super::runtimes::{Named, Runtimes};
 use super::view::View;
 use crate::chain::{At, BlockRef};
 use crate::error::{ChainError, Reject};
@@ -24,6 +25,9 @@ use crate::runtime::{Era, EventRecord, Runtime, SignedExtrinsic, SigningTerms, V
 
 /// The time between blocks of the public networks, where the metadata does not say.
 const USUAL_BLOCK_TIME_MS: u64 = 12_000;
+/// Times between blocks that are believed: what is shorter would be polled without end, what is longer
+/// never be found to stand still.
+const BLOCK_TIMES_MS: std::ops::RangeInclusive<u64> = 10..=600_000;
 
 /// Blocks in which an extrinsic may land. Long enough for a slow block or two; short enough that the
 /// fate of an extrinsic is known within a phase of a cycle.
@@ -116,16 +120,60 @@ impl<T: RpcTransport> Node<T> {
         Duration::from_millis(self.block_time_ms)
     }
 
-    /// The runtime that governed a block.
+    /// The runtime that made a block, by which its events and the state after it are read.
     ///
     /// # Errors
     /// The node cannot be reached, or the metadata not be read.
     pub async fn runtime_at(&self, block: BlockRef) -> Result<Runtime, ChainError> {
-        let runtime = self.runtimes.at(&self.transport, self.genesis, block);
-        match runtime.await {
-            Err(error) => Err(self.dated(error).await),
-            runtime => runtime,
+        let Some(before) = block.number.0.checked_sub(1) else {
+            return self.runtime_after(block).await;
+        };
+        match self.runtime_in((before, block.parent)).await {
+            Ok(runtime) => Ok(runtime),
+            // The oldest state that a node has: its parent's is gone.
+            Err(CallError::Discarded | CallError::NoBlock) => self.runtime_after(block).await,
+            Err(CallError::Other(error)) => Err(error),
         }
+    }
+
+    /// The runtime that will make the next block, by which an extrinsic for it is signed.
+    ///
+    /// # Errors
+    /// The node cannot be reached, or the metadata not be read.
+    pub async fn runtime_after(&self, block: BlockRef) -> Result<Runtime, ChainError> {
+        match self.runtime_in((block.number.0, block.hash)).await {
+            Ok(runtime) => Ok(runtime),
+            Err(error) => Err(self.dated(error.at(block.number)).await),
+        }
+    }
+
+    async fn runtime_in(&self, state: Named) -> Result<Runtime, CallError> {
+        self.runtimes
+            .after(&self.transport, self.genesis, state)
+            .await
+    }
+
+    /// The hash of each of these blocks, in one question; blocks that are not there are left out.
+    pub(super) async fn hashes(
+        &self,
+        blocks: &BTreeSet<Block>,
+    ) -> Result<Vec<(Block, BlockHash)>, ChainError> {
+        const METHOD: &str = "chain_getBlockHash";
+        if blocks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let numbers: Vec<u64> = blocks.iter().map(|block| block.0).collect();
+        let answer = ask(&self.transport, Question::new(METHOD, json!([numbers])));
+        let answer = answer.await.map_err(|error| error.at(Block(0)))?;
+        let listed = answer
+            .as_array()
+            .filter(|listed| listed.len() == blocks.len());
+        let listed = listed.ok_or_else(|| misshapen(METHOD, "not a hash for each block"))?;
+        let mut hashes = Vec::with_capacity(listed.len());
+        for (block, hash) in blocks.iter().zip(listed) {
+            hashes.extend(read_hash(METHOD, hash)?.map(|hash| (*block, hash)));
+        }
+        Ok(hashes)
     }
 
     pub(super) async fn view(&self, block: BlockRef) -> Result<View<'_, T>, ChainError> {
@@ -292,5 +340,6 @@ async fn holds_answers(transport: &impl RpcTransport) -> Result<bool, ChainError
 fn block_time_of(runtime: &Runtime) -> u64 {
     let slot = runtime.constant("Aura", "SlotDuration").ok();
     let slot = slot.as_ref().and_then(Value::number::<u64>);
-    slot.filter(|slot| *slot > 0).unwrap_or(USUAL_BLOCK_TIME_MS)
+    slot.filter(|slot| BLOCK_TIMES_MS.contains(slot))
+        .unwrap_or(USUAL_BLOCK_TIME_MS)
 }

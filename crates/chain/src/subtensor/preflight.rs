@@ -71,8 +71,8 @@ pub(super) fn check(op: &Op, signer: Hotkey, facts: &Facts) -> Result<(), Reject
         }
         Op::Commit(record) => {
             neuron.ok_or(Reject::NotRegistered)?;
-            let full =
-                facts.used_space + fields::charge(record) > facts.metagraph.params.commit_space;
+            let full = facts.used_space.saturating_add(fields::charge(record))
+                > facts.metagraph.params.commit_space;
             if full && !facts.epoch_ends() {
                 Err(facts.space())
             } else {
@@ -89,7 +89,7 @@ pub(super) fn check(op: &Op, signer: Hotkey, facts: &Facts) -> Result<(), Reject
 
 /// The weights as the subnet wants them, where that is a matter of form: zeros where it demands more
 /// entries than there are rewards, and its own version key where it has one.
-pub(super) fn suited(op: &Op, facts: &Facts) -> Option<Op> {
+pub(super) fn suited(op: &Op, signer: Hotkey, facts: &Facts) -> Option<Op> {
     let Op::SetWeights {
         weights,
         version_key,
@@ -100,7 +100,11 @@ pub(super) fn suited(op: &Op, facts: &Facts) -> Option<Op> {
     let Metagraph {
         params, neurons, ..
     } = &facts.metagraph;
-    let least = usize::from(params.min_allowed_weights).min(neurons.len());
+    // A vote for oneself needs no length, and no permit as long as it has no other entry.
+    let least = match (weights.as_slice(), facts.metagraph.neuron(signer)) {
+        ([(uid, _)], Some(own)) if *uid == own.uid => 1,
+        _ => usize::from(params.min_allowed_weights).min(neurons.len()),
+    };
     let mut weights = weights.clone();
     for neuron in neurons {
         if weights.len() >= least {

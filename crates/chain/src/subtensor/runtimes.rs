@@ -1,7 +1,8 @@
-//! Which runtime governed a block, and its metadata: fetched once for each version.
+//! Which runtime stands in the state after a block, and its metadata: fetched once for each version.
 //!
-//! The version is asked for at every block that is read, so an upgrade is noticed at the block that
-//! made it and older blocks are still read by the runtime they were made by. Metadata is kept in
+//! A block is made by the runtime in the state after its *parent*: a block that brings a new one was
+//! still made by the old. The version is asked for at every block, so an upgrade is noticed where it
+//! happens and older blocks are still read by the runtime that made them. Metadata is kept in
 //! memory and, where a folder is given, on disk under the chain's first hash and the version; a file
 //! that cannot be read is fetched anew.
 
@@ -13,7 +14,6 @@ use connito_protocol::ids::BlockHash;
 use serde_json::{Value as Json, json};
 
 use super::json_rpc::{CallError, Question, ask, misshapen};
-use crate::chain::BlockRef;
 use crate::error::ChainError;
 use crate::hex_text;
 use crate::rpc::RpcTransport;
@@ -25,6 +25,9 @@ const VERSION_15: &str = "0x0f000000";
 const REMEMBERED_VERSIONS: usize = 12;
 /// Blocks whose version is remembered.
 const REMEMBERED_BLOCKS: usize = 64;
+
+/// A block by number and hash.
+pub(super) type Named = (u64, BlockHash);
 
 /// The runtimes of one chain.
 #[derive(Debug, Default)]
@@ -49,17 +52,17 @@ impl Runtimes {
         }
     }
 
-    /// The runtime that governed `block`.
-    pub(super) async fn at(
+    /// The runtime in the state after a block: the one that makes the next.
+    pub(super) async fn after(
         &self,
         transport: &impl RpcTransport,
         genesis: BlockHash,
-        block: BlockRef,
-    ) -> Result<Runtime, ChainError> {
+        block: Named,
+    ) -> Result<Runtime, CallError> {
         if let Some(runtime) = self.remembered(block) {
             return Ok(runtime);
         }
-        let version = version_at(transport, block).await?;
+        let version = version_after(transport, block).await?;
         if let Some(runtime) = self.of_spec(version.spec) {
             self.remember(block, &runtime);
             return Ok(runtime);
@@ -73,7 +76,7 @@ impl Runtimes {
         let runtime = match stored {
             Some(runtime) => runtime,
             None => {
-                let bytes = metadata_at(transport, block).await?;
+                let bytes = metadata_after(transport, block).await?;
                 let runtime = Runtime::from_metadata(&bytes, version)
                     .map_err(|error| misshapen("state_getMetadata", error.to_string()))?;
                 if let Some(file) = file {
@@ -89,10 +92,10 @@ impl Runtimes {
         Ok(runtime)
     }
 
-    fn remembered(&self, block: BlockRef) -> Option<Runtime> {
+    fn remembered(&self, (number, hash): Named) -> Option<Runtime> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (hash, spec) = known.blocks.get(&block.number.0)?;
-        (*hash == block.hash).then(|| known.by_spec.get(spec).cloned())?
+        let (at, spec) = known.blocks.get(&number)?;
+        (*at == hash).then(|| known.by_spec.get(spec).cloned())?
     }
 
     fn of_spec(&self, spec: u32) -> Option<Runtime> {
@@ -100,16 +103,21 @@ impl Runtimes {
         known.by_spec.get(&spec).cloned()
     }
 
-    fn remember(&self, block: BlockRef, runtime: &Runtime) {
+    fn remember(&self, (number, hash): Named, runtime: &Runtime) {
         let spec = runtime.version().spec;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.by_spec.insert(spec, runtime.clone());
-        known.blocks.insert(block.number.0, (block.hash, spec));
+        known.blocks.insert(number, (hash, spec));
         while known.by_spec.len() > REMEMBERED_VERSIONS {
             known.by_spec.pop_first();
         }
         while known.blocks.len() > REMEMBERED_BLOCKS {
-            known.blocks.pop_first();
+            // Whoever reads far back reads forward from there.
+            let oldest = known.blocks.keys().next().copied();
+            match oldest.filter(|oldest| *oldest != number) {
+                Some(oldest) => known.blocks.remove(&oldest),
+                None => known.blocks.pop_last().map(|(_, newest)| newest),
+            };
         }
     }
 }
@@ -131,14 +139,13 @@ fn keep(file: &Path, bytes: &[u8]) {
     }
 }
 
-async fn version_at(
+async fn version_after(
     transport: &impl RpcTransport,
-    block: BlockRef,
-) -> Result<RuntimeVersion, ChainError> {
+    (_, hash): Named,
+) -> Result<RuntimeVersion, CallError> {
     const METHOD: &str = "state_getRuntimeVersion";
-    let params = json!([hex_text::encode(&block.hash.0)]);
-    let answer = ask(transport, Question::new(METHOD, params)).await;
-    let answer = answer.map_err(|error| error.at(block.number))?;
+    let params = json!([hex_text::encode(&hash.0)]);
+    let answer = ask(transport, Question::new(METHOD, params)).await?;
     let number = |name: &str| u32::try_from(answer.get(name)?.as_u64()?).ok();
     let version = number("specVersion").zip(number("transactionVersion"));
     let (spec, transaction) = version.ok_or_else(|| misshapen(METHOD, "no versions"))?;
@@ -146,24 +153,23 @@ async fn version_at(
 }
 
 /// Version 15 where the node has it, else what it gives.
-async fn metadata_at(
+async fn metadata_after(
     transport: &impl RpcTransport,
-    block: BlockRef,
-) -> Result<Vec<u8>, ChainError> {
-    let hash = hex_text::encode(&block.hash.0);
+    (_, hash): Named,
+) -> Result<Vec<u8>, CallError> {
+    let hash = hex_text::encode(&hash.0);
     let params = json!(["Metadata_metadata_at_version", VERSION_15, hash]);
     let newest = ask(transport, Question::new("state_call", params)).await;
     match newest.map(|answer| answer.as_str().and_then(hex_text::decode)) {
         // An option that is empty: the node knows no version 15.
         Ok(Some(bytes)) if bytes.first() == Some(&1) => return Ok(bytes),
         Ok(_) | Err(CallError::Other(ChainError::Shape { .. })) => {}
-        Err(error) => return Err(error.at(block.number)),
+        Err(error) => return Err(error),
     }
     const METHOD: &str = "state_getMetadata";
-    let answer = ask(transport, Question::new(METHOD, json!([hash]))).await;
-    let answer = answer.map_err(|error| error.at(block.number))?;
+    let answer = ask(transport, Question::new(METHOD, json!([hash]))).await?;
     let bytes = answer.as_str().and_then(hex_text::decode);
-    bytes.ok_or_else(|| misshapen(METHOD, shown(&answer)))
+    Ok(bytes.ok_or_else(|| misshapen(METHOD, shown(&answer)))?)
 }
 
 fn shown(answer: &Json) -> String {

@@ -10,6 +10,8 @@ use connito_protocol::ids::Block;
 
 /// The longest tempo an owner may set, in blocks; the runtime's safety net as well.
 pub(super) const LONGEST_TEMPO: u64 = 50_400;
+/// Epochs between setting and revealing, as the runtime bounds them.
+const REVEAL_PERIODS: std::ops::RangeInclusive<u64> = 1..=100;
 /// Blocks after the predicted one until its pulse has surely been taken in.
 const PULSE_MARGIN_BLOCKS: u64 = 3;
 
@@ -38,13 +40,13 @@ impl Schedule {
 
     /// The state after the next block.
     fn next(mut self) -> Self {
-        let block = self.now.0 + 1;
+        let block = self.now.0.saturating_add(1);
         self.now = Block(block);
-        self.since_last_step += 1;
+        self.since_last_step = self.since_last_step.saturating_add(1);
         if self.runs(block) {
             self.last_epoch = block;
             self.pending = 0;
-            self.index += 1;
+            self.index = self.index.saturating_add(1);
             self.since_last_step = 0;
         }
         self
@@ -57,19 +59,27 @@ impl Schedule {
             0 => tempo_ends,
             pending => pending.min(tempo_ends),
         };
-        let overdue = (self.now.0 + LONGEST_TEMPO + 1).saturating_sub(self.since_last_step);
-        (self.tempo > 0).then(|| Block(due.min(overdue).max(self.now.0 + 1)))
+        let next = self.now.0.saturating_add(1);
+        let overdue = next
+            .saturating_add(LONGEST_TEMPO)
+            .saturating_sub(self.since_last_step);
+        (self.tempo > 0).then(|| Block(due.min(overdue).max(next)))
     }
 
-    /// The first block that reveals what the next block would take in sealed, if epochs run at all.
+    /// The first block that reveals what the next block would take in sealed; nothing if epochs do
+    /// not run, or for a period that no subnet can have.
     pub(super) fn reveals(self, period_epochs: u64) -> Option<Block> {
-        let commit_epoch = self.next().index;
-        let target = commit_epoch.saturating_add(period_epochs.max(1));
+        if !REVEAL_PERIODS.contains(&period_epochs) {
+            return None;
+        }
         let mut state = self;
-        while state.index < target {
+        // The epoch of the including block ends first, then those of the period.
+        let epochs = self.next().index.saturating_sub(self.index) + period_epochs;
+        for _ in 0..epochs {
             let before = state.next_epoch()?.0 - 1;
             // Nothing happens until the block before the epoch's.
-            state.since_last_step += before - state.now.0;
+            let idle = before - state.now.0;
+            state.since_last_step = state.since_last_step.saturating_add(idle);
             state.now = Block(before);
             state = state.next();
         }
@@ -78,7 +88,10 @@ impl Schedule {
 
     /// Milliseconds from this block's time until the pulse to which sealed weights are bound.
     pub(super) fn seal_for_ms(self, period_epochs: u64, block_time_ms: u64) -> Option<u64> {
-        let opened = self.reveals(period_epochs)?.0 + PULSE_MARGIN_BLOCKS;
+        let opened = self
+            .reveals(period_epochs)?
+            .0
+            .saturating_add(PULSE_MARGIN_BLOCKS);
         Some((opened - self.now.0).saturating_mul(block_time_ms))
     }
 }
@@ -139,6 +152,25 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever an endpoint says the state is: no overflow, and an end.
+        #[test]
+        fn no_state_is_too_strange(
+            now in any::<u64>(), last_epoch in any::<u64>(), pending in any::<u64>(),
+            numbers in any::<[u64; 4]>()
+        ) {
+            let [index, tempo, since_last_step, period] = numbers;
+            let state = Schedule {
+                now: Block(now),
+                last_epoch,
+                pending,
+                index,
+                tempo,
+                since_last_step,
+            };
+            let _ = (state.next_epoch(), state.reveals(period), state.reveals(period % 100));
+            let _ = state.seal_for_ms(1, u64::MAX);
+        }
+
         #[test]
         fn the_prediction_is_what_happens_block_by_block(
             since in 0_u64..400, pending in 0_u64..2_000, tempo in 1_u64..400, period in 1_u64..6

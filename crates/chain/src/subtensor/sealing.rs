@@ -16,9 +16,6 @@ use crate::rpc::RpcTransport;
 use crate::runtime::Value;
 use crate::timelock::{self, Beacon};
 
-/// Blocks after the predicted reveal in which the chain still tries.
-const RETRIED_FOR_BLOCKS: u64 = 8;
-
 /// Weights that nobody can read yet.
 #[derive(Debug, Clone)]
 pub(super) struct Sealed {
@@ -82,7 +79,8 @@ pub(super) async fn seal<T: RpcTransport>(
         version: found.number(version)?,
         plan: RevealPlan {
             round,
-            visible_by: Block(reveals.0 + RETRIED_FOR_BLOCKS),
+            // The chain tries in every block of the epoch.
+            visible_by: Block(reveals.0.saturating_add(schedule.tempo)),
         },
     })
 }

@@ -54,7 +54,11 @@ impl<T: RpcTransport> View<'_, T> {
         hex_text::encode(&self.block.hash.0)
     }
 
+    /// Of an endpoint that lacks the block, another may have it.
     fn at(&self, error: CallError) -> ChainError {
+        if matches!(error, CallError::NoBlock) {
+            self.transport.give_up("does not have a block");
+        }
         error.at(self.block.number)
     }
 
@@ -85,13 +89,21 @@ impl<T: RpcTransport> View<'_, T> {
                 values.insert(key, value);
             }
         }
-        let entries = wanted.0.into_iter().map(|entry| {
-            let value = values.get(&entry.key).cloned().flatten();
-            (entry, value)
-        });
+        let mut entries = Vec::with_capacity(wanted.0.len());
+        for entry in wanted.0 {
+            // A node lists what it was asked for, absent values too; half a list is no answer.
+            let value = values.get(&entry.key).cloned();
+            let missing = || {
+                misshapen(
+                    "state_queryStorageAt",
+                    "a key that was asked for is missing",
+                )
+            };
+            entries.push((entry, value.ok_or_else(missing)?));
+        }
         Ok(Found {
             runtime: self.runtime.clone(),
-            entries: entries.collect(),
+            entries,
         })
     }
 
@@ -158,8 +170,11 @@ impl<T: RpcTransport> View<'_, T> {
     }
 }
 
+/// A storage key and its value, if it has one.
+type Change = (Vec<u8>, Option<Vec<u8>>);
+
 /// `[{ block, changes: [[key, value or null], …] }]`.
-fn changes(answer: &Json) -> Option<Vec<(Vec<u8>, Option<Vec<u8>>)>> {
+fn changes(answer: &Json) -> Option<Vec<Change>> {
     let sets = answer.as_array()?;
     let mut all = Vec::new();
     for set in sets {

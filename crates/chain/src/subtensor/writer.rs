@@ -59,7 +59,9 @@ struct Sent {
     /// The last block that can include it.
     last: Block,
     /// The newest block known not to include it.
-    looked_until: Block,
+    looked_until: BlockRef,
+    /// The head when it was signed.
+    signed_at: Block,
 }
 
 impl Sent {
@@ -140,16 +142,20 @@ impl<T: RpcTransport> SubtensorChain<T> {
         for _ in 0..NONCE_ATTEMPTS {
             let head = self.node.resolve(At::Head).await?;
             let view = self.node.view(head).await?;
-            if let Some(receipt) = self.already(&view, signer.hotkey(), op).await? {
+            let facts = self.facts(&view, signer.hotkey(), op).await?;
+            let since = facts
+                .as_ref()
+                .and_then(|facts| facts.metagraph.neuron(signer.hotkey()));
+            let since = since.map_or(Block(0), |neuron| neuron.registered_at);
+            if let Some(receipt) = self.already(&view, (signer.hotkey(), since), op).await? {
                 return Ok(Some(receipt));
             }
-            let facts = self.facts(&view, signer.hotkey(), op).await?;
             if let Some(facts) = &facts {
                 preflight::check(op, signer.hotkey(), facts)?;
             }
             let suited = facts
                 .as_ref()
-                .and_then(|facts| preflight::suited(op, facts));
+                .and_then(|facts| preflight::suited(op, signer.hotkey(), facts));
             let sent = self
                 .sign(&view, signer, suited.as_ref().unwrap_or(op))
                 .await?;
@@ -169,8 +175,11 @@ impl<T: RpcTransport> SubtensorChain<T> {
                     | PoolError::BadProof
                     | PoolError::Outdated),
                 )) => (refused, *under_way) = (again, None),
-                // No answer: it may be in the pool all the same.
-                Err(error @ ChainError::Transport(_)) => return Err(error),
+                // No answer: it may be in the pool all the same, and is looked for.
+                Err(ChainError::Transport(error)) if error.retry => {
+                    tracing::warn!(target: "chain::writer", %error, "submitting an operation");
+                    return Ok(None);
+                }
                 Err(ChainError::Rejected(reject)) => {
                     *under_way = None;
                     return Err(completed(reject, op, signer.hotkey(), facts.as_ref()).into());
@@ -191,14 +200,16 @@ impl<T: RpcTransport> SubtensorChain<T> {
         op: &Op,
     ) -> Result<Sent, ChainError> {
         let sealed = self.sealed(view, signer.hotkey(), op).await?;
-        let call = calls::encode(&view.runtime, self.identity.netuid, op, sealed.as_ref())?;
+        let runtime = self.node.runtime_after(view.block).await?;
+        let call = calls::encode(&runtime, self.identity.netuid, op, sealed.as_ref())?;
         let terms = self.node.terms(view.block, signer.hotkey()).await?;
         Ok(Sent {
             op: op.clone(),
-            extrinsic: view.runtime.sign(signer, &call, &terms)?,
+            extrinsic: runtime.sign(signer, &call, &terms)?,
             reveal: sealed.map(|sealed| sealed.plan),
             last: Block(terms.era.last_block().unwrap_or(u64::MAX)),
-            looked_until: view.block.number,
+            looked_until: view.block,
+            signed_at: view.block.number,
         })
     }
 
@@ -271,7 +282,7 @@ impl<T: RpcTransport> SubtensorChain<T> {
     async fn already(
         &self,
         view: &View<'_, T>,
-        signer: Hotkey,
+        (signer, registered_at): (Hotkey, Block),
         op: &Op,
     ) -> Result<Option<Receipt>, ChainError> {
         let keys = [self.identity.netuid.0.into(), signer.0.into()];
@@ -291,7 +302,10 @@ impl<T: RpcTransport> SubtensorChain<T> {
             }
             _ => None,
         };
-        let recent = |block: &Block| block.0 + ERA_BLOCKS > view.block.number.0 && block.0 > 0;
+        let now = view.block.number.0;
+        let recent = |block: &Block| {
+            block.0.saturating_add(ERA_BLOCKS) > now && block.0 > 0 && *block >= registered_at
+        };
         let Some(block) = written.filter(recent) else {
             return Ok(None);
         };
@@ -335,18 +349,31 @@ impl<T: RpcTransport> SubtensorChain<T> {
         Ok(bytes.map(|bytes| (OperationId(blake2_256(bytes)), index)))
     }
 
-    /// Looks through every block up to the operation's last one. Nothing means that it did not land
-    /// and cannot any more. Transport failures are sat out for as long as it can matter.
+    /// Looks through every block up to the operation's last one, and sends it again after each that
+    /// does not have it. Nothing means that it did not land and cannot any more. Transport failures are
+    /// sat out for as long as it can matter.
     async fn follow(&self, sent: &mut Sent) -> Result<Option<Outcome>, ChainError> {
-        let blocks = sent.last.0.saturating_sub(sent.looked_until.0) + GRACE_BLOCKS;
+        let looked = sent.looked_until.number;
+        let blocks = sent
+            .last
+            .0
+            .saturating_sub(looked.0)
+            .saturating_add(GRACE_BLOCKS);
         let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
         let give_up = Instant::now() + self.node.block_time().saturating_mul(blocks);
-        while sent.looked_until < sent.last {
+        while sent.looked_until.number < sent.last {
             match self.look(sent, give_up).await {
                 Ok(Some(found)) => return Ok(Some(found)),
-                Ok(None) => sent.looked_until = sent.looked_until.next(),
+                // Whoever has it says so; whoever lost it has it again.
+                Ok(None) => drop(self.node.send(&sent.extrinsic).await),
                 Err(ChainError::Transport(error)) if error.retry && Instant::now() < give_up => {
                     tracing::warn!(target: "chain::writer", %error, "following an operation");
+                    sleep(self.node.block_time() / 2).await;
+                    // It may be the sending that failed.
+                    let _ = self.node.send(&sent.extrinsic).await;
+                }
+                // An endpoint that lags behind the one before it.
+                Err(ChainError::UnknownBlock(_)) if Instant::now() < give_up => {
                     sleep(self.node.block_time() / 2).await;
                 }
                 Err(ChainError::Transport(_) | ChainError::Timeout(_)) => {
@@ -358,11 +385,19 @@ impl<T: RpcTransport> SubtensorChain<T> {
         Ok(None)
     }
 
-    /// Looks into the next block, waiting for it first.
-    async fn look(&self, sent: &Sent, give_up: Instant) -> Result<Option<Outcome>, ChainError> {
+    /// Looks into the next block, waiting for it first. Where it stands on another block than the one
+    /// that was looked into last, those before it are looked into again.
+    async fn look(&self, sent: &mut Sent, give_up: Instant) -> Result<Option<Outcome>, ChainError> {
         let patience = give_up.duration_since(Instant::now());
-        let block = self.node.await_block(sent.looked_until, patience).await?;
-        self.node.outcome(block, &sent.extrinsic).await
+        let looked = sent.looked_until;
+        let block = self.node.await_block(looked.number, patience).await?;
+        if block.parent != looked.hash && looked.number > sent.signed_at {
+            sent.looked_until = self.node.resolve(At::Number(sent.signed_at)).await?;
+            return Ok(None);
+        }
+        let outcome = self.node.outcome(block, &sent.extrinsic).await?;
+        sent.looked_until = block;
+        Ok(outcome)
     }
 
     async fn conclude(

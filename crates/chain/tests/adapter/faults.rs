@@ -107,32 +107,19 @@ async fn a_lost_answer_to_a_submission_does_not_make_the_retry_a_second_one() {
     let setting = Setting::new().await;
     setting.start();
     setting.fault("author_submitExtrinsic", Fault::LoseAnswer);
-    let lost = setting.client.submit(&pair(MINER), commit("once")).await;
-    assert!(matches!(lost, Err(ChainError::Transport(_))));
-    setting
-        .client
-        .submit(&pair(MINER), commit("once"))
-        .await
-        .unwrap();
+    let receipt = setting.client.submit(&pair(MINER), commit("once")).await;
+    assert_eq!(receipt.unwrap().included.number, Block(1));
     assert_eq!(setting.carried_out(), 1);
 }
 
+/// Windows are a few blocks long: what was lost goes out again before the next block is over.
 #[tokio::test(start_paused = true)]
-async fn a_lost_submission_is_sent_again_by_the_retry() {
+async fn a_lost_submission_is_sent_again_and_lands_within_two_blocks() {
     let setting = Setting::new().await;
     setting.start();
     setting.fault("author_submitExtrinsic", Fault::LoseRequest);
-    let lost = setting.client.submit(&pair(MINER), commit("once")).await;
-    assert!(matches!(lost, Err(ChainError::Transport(_))));
-    let receipt = setting
-        .client
-        .submit(&pair(MINER), commit("once"))
-        .await
-        .unwrap();
-    assert!(
-        receipt.included.number <= Block(2),
-        "at once, not after the first has lapsed"
-    );
+    let receipt = setting.client.submit(&pair(MINER), commit("once")).await;
+    assert!(receipt.unwrap().included.number <= Block(2));
     assert_eq!(setting.carried_out(), 1);
 }
 
@@ -279,4 +266,38 @@ async fn an_answer_that_makes_no_sense_names_its_question() {
         );
         client.block(At::Head).await.unwrap();
     }
+}
+
+/// What should not happen: that half a list of values reads as a subnet without neurons.
+#[tokio::test]
+async fn a_value_that_is_missing_from_an_answer_is_not_read_as_its_default() {
+    #[derive(Clone)]
+    struct Forgetful(Arc<EmbeddedChain>, Arc<std::sync::atomic::AtomicBool>);
+
+    impl RpcTransport for Forgetful {
+        fn endpoint(&self) -> &str {
+            "forgetful"
+        }
+
+        async fn call(&self, body: Vec<u8>) -> Result<Vec<u8>, TransportError> {
+            let answer = self.0.handle(&body);
+            let asked = String::from_utf8_lossy(&body).contains("state_queryStorageAt");
+            if !asked || !self.1.load(std::sync::atomic::Ordering::Relaxed) {
+                return Ok(answer);
+            }
+            let mut answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+            answer["result"][0]["changes"].as_array_mut().unwrap().pop();
+            Ok(answer.to_string().into_bytes())
+        }
+    }
+
+    let chain = EmbeddedChain::in_memory(spec()).unwrap();
+    let forgets = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let client = connect(Forgetful(chain, Arc::clone(&forgets))).await;
+    forgets.store(true, std::sync::atomic::Ordering::Relaxed);
+    let error = client.metagraph(At::Head).await.unwrap_err().to_string();
+    assert!(
+        error.contains("a key that was asked for is missing"),
+        "{error}"
+    );
 }

@@ -141,9 +141,10 @@ impl RpcTransport for Upgrading {
     }
 }
 
-/// Metadata is fetched once for each spec, and every block is read by its own.
+/// Metadata is fetched once for each spec. The block that brings a new runtime was made by the old one;
+/// the next is made, and signed for, by the new.
 #[tokio::test]
-async fn a_new_runtime_is_noticed_at_the_block_that_brought_it() {
+async fn a_new_runtime_makes_the_blocks_after_the_one_that_brought_it() {
     let chain = EmbeddedChain::in_memory(spec()).unwrap();
     let transport = Upgrading {
         chain: Arc::clone(&chain),
@@ -152,12 +153,46 @@ async fn a_new_runtime_is_noticed_at_the_block_that_brought_it() {
     };
     let client = connect(transport.clone()).await;
     chain.advance(5).unwrap();
-    for number in [1, 2, 3, 4, 5, 1] {
+    let fetched = || transport.fetched.load(Ordering::Relaxed);
+    for number in [1, 2, 3] {
         client.metagraph(At::Number(Block(number))).await.unwrap();
     }
-    assert_eq!(transport.fetched.load(Ordering::Relaxed), 2);
-    let old = client.runtime().await.unwrap().version().spec;
-    transport.from.store(6, Ordering::Relaxed);
-    chain.advance(1).unwrap();
-    assert_eq!(client.runtime().await.unwrap().version().spec, old);
+    assert_eq!(fetched(), 1, "block 3 was made by the old runtime");
+    for number in [4, 5, 1] {
+        client.metagraph(At::Number(Block(number))).await.unwrap();
+    }
+    assert_eq!(fetched(), 2);
+    let new = client.runtime().await.unwrap().version().spec;
+    assert_eq!(new, connito_chain::runtime::BUNDLED_VERSION.spec + 1);
+}
+
+/// A fork replaces the block that had the operation; it is found in the block that stands there now.
+#[tokio::test(start_paused = true)]
+async fn an_operation_is_followed_across_a_fork() {
+    let (forked, client) = forked().await;
+    let client = Arc::new(client);
+    let submitting = {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.submit(&pair(SECOND_MINER), commit("moved")).await })
+    };
+    let waiting = async |side: &EmbeddedChain| {
+        while nonce(side, SECOND_MINER) == 0 {
+            tokio::time::advance(Duration::from_millis(50)).await;
+        }
+    };
+    waiting(&forked.sides[0]).await;
+    // The first side goes on without it for a moment: its pool is not the one that counts.
+    let extrinsics = ask(
+        &forked.sides[0],
+        "author_pendingExtrinsics",
+        serde_json::json!([]),
+    );
+    let bytes = extrinsics[0].as_str().unwrap().trim_start_matches("0x");
+    let bytes = hex::decode(bytes).unwrap();
+    forked.second.store(true, Ordering::Relaxed);
+    forked.sides[1].submit(&bytes).unwrap();
+    forked.sides[1].advance(3).unwrap();
+    let receipt = submitting.await.unwrap().unwrap();
+    assert_eq!(receipt.included.number, Block(3));
+    assert_eq!(nonce(&forked.sides[1], SECOND_MINER), 1, "once");
 }
