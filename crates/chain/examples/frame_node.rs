@@ -77,6 +77,7 @@ async fn run(url: &str) -> Result<(), Box<dyn Error>> {
     row("undecodable bytes", bench.undecodable().await)
 }
 
+#[expect(clippy::print_stdout, reason = "the table is what the example is for")]
 fn row(what: &str, result: Row) -> Result<(), Box<dyn Error>> {
     let shown = result.map_err(|error| format!("{what}: {error}"))?;
     println!("{what:<18} {shown}");
