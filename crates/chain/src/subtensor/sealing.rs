@@ -1,4 +1,5 @@
-//! Weights sealed to a round of the chain's beacon, so that nobody can copy them before they count.
+//! What is sealed to a round of the chain's beacon: weights, so that nobody can copy them before they
+//! count, and records.
 //!
 //! The round is the one that is published when the chain is predicted to reveal the epoch's weights.
 //! Whoever could not be decrypted is silently dropped by the chain, so the plan says by which block
@@ -7,10 +8,11 @@
 use connito_protocol::ids::{Block, Hotkey, Netuid, Uid};
 use parity_scale_codec::Encode;
 
+use super::SubtensorChain;
 use super::metagraph::PALLET;
 use super::schedule::Schedule;
 use super::view::{Found, Place, View, Wanted};
-use crate::chain::RevealPlan;
+use crate::chain::{At, RevealPlan};
 use crate::error::{ChainError, Reject};
 use crate::rpc::RpcTransport;
 use crate::runtime::Value;
@@ -91,6 +93,50 @@ pub(super) struct SignedWeights<'a> {
     pub(super) signer: Hotkey,
     pub(super) weights: &'a [(Uid, u16)],
     pub(super) version_key: u64,
+}
+
+impl<T: RpcTransport> SubtensorChain<T> {
+    /// The beacon that the chain takes pulses of, to seal a [`crate::Field::Timelocked`] to; and the
+    /// chain's time in milliseconds, by which rounds are counted.
+    ///
+    /// # Errors
+    /// The chain cannot be read at that block, or its runtime has another shape.
+    pub async fn beacon(&self, at: At) -> Result<(Beacon, u64), ChainError> {
+        let view = self.node.pinned(at).await?;
+        let mut wanted = Wanted::default();
+        let now = view.want(&mut wanted, ("Timestamp", "Now"), &[])?;
+        let beacon = view.want(&mut wanted, ("Drand", "BeaconConfig"), &[])?;
+        let found = view.read(wanted).await?;
+        Ok((beacon_of(&found, beacon)?, found.number(now)?))
+    }
+
+    /// What the chain has opened of a hotkey's sealed records: the block and the bytes of each, the
+    /// oldest first, ten at most. A record that it could not open is not among them.
+    ///
+    /// # Errors
+    /// The chain cannot be read at that block, or its runtime has another shape.
+    pub async fn revealed(
+        &self,
+        hotkey: Hotkey,
+        at: At,
+    ) -> Result<Vec<(Block, Vec<u8>)>, ChainError> {
+        let view = self.node.pinned(at).await?;
+        let keys = [self.identity.netuid.0.into(), hotkey.0.into()];
+        let mut wanted = Wanted::default();
+        let item = ("Commitments", "RevealedCommitments");
+        let place = view.want(&mut wanted, item, &keys)?;
+        let read = |value: &Value| {
+            let record = |record: &Value| {
+                let [bytes, block] = record.items()? else {
+                    return None;
+                };
+                Some((Block(block.number()?), bytes.as_bytes()?.to_vec()))
+            };
+            value.items()?.iter().map(record).collect()
+        };
+        let revealed = view.read(wanted).await?.maybe(place, read)?;
+        Ok(revealed.unwrap_or_default())
+    }
 }
 
 /// The beacon that the chain takes pulses of; quicknet where it does not say.

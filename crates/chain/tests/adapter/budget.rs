@@ -118,7 +118,20 @@ async fn one_write_more_is_refused_before_it_is_signed_and_taken_in_the_next_epo
             resets_at: Some(Block(u64::from(EPOCH) * 2)),
         }
     );
+    // One block before the epoch ends there is no room yet, but the block that will have it opens the
+    // next one: whether an operation is refused is decided for the block that takes it.
     let left = u64::from(EPOCH) * 2 - chain.head().number.0;
-    chain.advance(left).unwrap();
-    write(&chain, &client, VALIDATOR, vote(Cycle(9))).await;
+    chain.advance(left - 1).unwrap();
+    let (seed, op) = (pair(VALIDATOR), vote(Cycle(9)));
+    let client = Arc::new(client);
+    let submitting = {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.submit(&seed, op).await })
+    };
+    while nonce(&chain, VALIDATOR) == CYCLES * 2 {
+        tokio::task::yield_now().await;
+    }
+    chain.advance(1).unwrap();
+    let receipt = submitting.await.unwrap().unwrap();
+    assert_eq!(receipt.included.number, Block(u64::from(EPOCH) * 2));
 }

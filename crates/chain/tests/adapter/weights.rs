@@ -1,8 +1,9 @@
-//! Weights as the subnet wants them: sealed to the beacon, padded, under its version key.
+//! Weights as the subnet wants them: sealed to the beacon, padded, under its version key; and records
+//! that are sealed.
 
 use connito_chain::embedded::GenesisSpec;
 use connito_chain::keys::Signer as _;
-use connito_chain::{At, Chain, Confirmation};
+use connito_chain::{At, Chain, Confirmation, Field, Op, timelock};
 use connito_protocol::ids::{Block, Uid};
 use std::time::Duration;
 
@@ -98,4 +99,32 @@ async fn weights_sealed_for_a_uid_do_not_reach_the_hotkey_that_took_it_over() {
     let given = row.iter().find(|(uid, _)| *uid == taken);
     assert!(given.is_none_or(|(_, weight)| *weight == 0), "{row:?}");
     assert!(after > Block(0));
+}
+
+/// Nobody reads the record before its round is out; then the chain itself shows what it said.
+#[tokio::test(start_paused = true)]
+async fn a_sealed_record_is_opened_by_the_chain_when_its_round_is_out() {
+    let (_, client) = running(spec()).await;
+    let (beacon, now_ms) = client.beacon(At::Head).await.unwrap();
+    let round = beacon.round_at(now_ms + 20_000);
+    let ciphertext = timelock::seal(&beacon.public_key, round, b"what I promise").unwrap();
+    assert!(!ciphertext.windows(7).any(|part| part == b"promise"));
+    let sealed = Op::Commit(vec![Field::Timelocked { ciphertext, round }]);
+    let receipt = client.submit(&pair(MINER), sealed).await.unwrap();
+    assert_eq!(receipt.confirmed_by, Confirmation::Effect);
+
+    let miner = pair(MINER).hotkey();
+    let mut after = receipt.included.number;
+    let opened = loop {
+        let block = client.wait_block(after, Duration::from_secs(60)).await;
+        after = block.unwrap().number;
+        let revealed = client.revealed(miner, At::Number(after)).await.unwrap();
+        if let Some(opened) = revealed.into_iter().next() {
+            break opened;
+        }
+        assert!(after < Block(60), "the round is long out");
+    };
+    assert_eq!(opened, (after, b"what I promise".to_vec()));
+    let (_, shown_ms) = client.beacon(At::Number(after)).await.unwrap();
+    assert!(beacon.round_at(shown_ms) >= round, "not before its time");
 }
