@@ -266,3 +266,36 @@ fn what_cannot_be_meant_is_named_before_anything_is_sent() {
         refuses(arguments, 2, named);
     }
 }
+
+/// A new subnet suits; with epochs of sixteen cycles a validator's writes do not fit, and the call that
+/// mends it is named.
+#[test]
+fn a_subnet_is_held_against_what_the_network_needs_of_it() {
+    let folder = TempDir::new().unwrap();
+    let chain = Served::in_folder(&folder.path().join("chain"), &["--block-time", "50ms"]);
+    let check = || {
+        let output = connito(["subnet", "check", "--json", "--endpoint", &chain.endpoint])
+            .output()
+            .unwrap();
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code().unwrap(), found, complaint)
+    };
+    let (code, found, complaint) = check();
+    assert_eq!((code, complaint.as_str()), (0, ""));
+    assert_eq!((&found["netuid"], &found["spec"]), (&1.into(), &461.into()));
+    assert_eq!(found["misfits"], Value::Array(Vec::new()));
+
+    chain.told("set-hyperparameter tempo 720 --owner //Alice");
+    let (code, found, complaint) = check();
+    assert_eq!(code, 1);
+    assert!(complaint.contains("1 parameters"), "{complaint}");
+    let parameters = found["parameters"].as_array().unwrap();
+    let tempo = parameters.iter().find(|one| one["parameter"] == "tempo");
+    let tempo = tempo.unwrap();
+    assert_eq!(tempo["suits"], false);
+    assert_eq!(
+        tempo["call"],
+        "AdminUtils.sudo_set_tempo(netuid=1, tempo=450)"
+    );
+}
