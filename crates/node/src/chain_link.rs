@@ -17,6 +17,7 @@ use connito_chain::{
 };
 use connito_protocol::event::{Effect, Event};
 use connito_protocol::ids::{Block, BlockHash, Hotkey, Uid};
+use connito_protocol::machine::Step;
 use connito_protocol::snapshot::{self, Participant, Record, Snapshot};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
@@ -28,6 +29,9 @@ const BLOCK_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Pause after a failed read, so that a chain that is down is not hammered.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Pause after an answer that is not understood.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Blocks whose hashes are remembered, so that a fork of as many is noticed.
 const REMEMBERED_BLOCKS: usize = 128;
@@ -86,12 +90,33 @@ pub async fn snapshot<C: Chain>(chain: &C, at: At, head: Block) -> Result<Snapsh
     })
 }
 
-/// The newest blocks that were handed on, oldest first.
+/// The newest blocks that were handed on, oldest first: those of the machine's journal to begin with,
+/// so that a fork is noticed that happened while nobody looked.
 #[derive(Debug, Default)]
-struct Told(VecDeque<(Block, BlockHash)>);
+pub(crate) struct Told(VecDeque<(Block, BlockHash)>);
 
 impl Told {
+    /// The blocks that a machine has seen.
+    pub(crate) fn of(steps: &[Step]) -> Self {
+        let mut told = Self::default();
+        for step in steps {
+            if let Event::Block(snapshot) = &step.event {
+                told.push(snapshot);
+            }
+        }
+        told
+    }
+
+    /// The last one.
+    pub(crate) fn last(&self) -> Option<Block> {
+        self.0.back().map(|(number, _)| *number)
+    }
+
     fn push(&mut self, snapshot: &Snapshot) {
+        // In the place of those that were taken back.
+        while self.last().is_some_and(|last| last >= snapshot.block) {
+            self.0.pop_back();
+        }
         self.0.push_back((snapshot.block, snapshot.hash));
         if self.0.len() > REMEMBERED_BLOCKS {
             self.0.pop_front();
@@ -119,14 +144,15 @@ impl Told {
     }
 }
 
-/// Feeds every block after `after` to the driver, until the driver stops listening.
+/// Feeds every block after `after`, the last one told if any was, to the driver, until the driver
+/// stops listening.
 pub(crate) async fn feed<C: Chain>(
     chain: Arc<C>,
+    mut told: Told,
     mut after: Block,
     head: Head,
     events: mpsc::Sender<Event>,
 ) {
-    let mut told = Told::default();
     while !events.is_closed() {
         match next(&*chain, after, &head, &mut told).await {
             Ok(Some(snapshot)) => {
@@ -156,9 +182,10 @@ pub(crate) async fn feed<C: Chain>(
                 after = Block(oldest.0.max(after.0 + 1) - 1);
             }
             Err(error @ ChainError::Shape { .. }) => {
-                // It will not read differently; people should know why the role stands still.
+                // It may be an answer that was garbled on its way; if not, people should know why the role
+                // stands still.
                 warn!(target: "chain::feed", error = &error as &dyn std::error::Error, "a block is not understood");
-                tokio::time::sleep(BLOCK_DEADLINE).await;
+                tokio::time::sleep(UNREADABLE_PAUSE).await;
             }
             Err(error) => {
                 debug!(target: "chain::feed", error = &error as &dyn std::error::Error, "the chain cannot be read");
@@ -427,3 +454,6 @@ pub fn network<C: Chain>(chain: &C) -> connito_protocol::submission::Network {
         netuid: identity.netuid,
     }
 }
+
+#[cfg(test)]
+mod tests;

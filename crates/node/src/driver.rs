@@ -32,7 +32,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{debug, info};
 
 use crate::blobs::{BlobError, DiskBlobs};
-use crate::chain_link::{Writer, feed, sentence};
+use crate::chain_link::{Told, Writer, feed, sentence};
 use crate::client::{BlobClient, Upload};
 use crate::compute::{Compute, Head};
 use crate::journal::{Journal, JournalError};
@@ -159,10 +159,7 @@ impl<C: Chain + 'static> Driver<C> {
         let issuer = Issuer::start(ports.receipts.clone(), ports.keypair.clone());
         let issuer = issuer.map_err(DriverError::Receipts)?;
         let mut uploads = ports.uploads.take();
-        let last = steps.iter().rev().find_map(|step| match &step.event {
-            Event::Block(snapshot) => Some(snapshot.block),
-            _ => None,
-        });
+        let told = Told::of(&steps);
         let mut driver = Self {
             hotkey: character.identity.hotkey,
             writer: Writer::start(
@@ -178,7 +175,7 @@ impl<C: Chain + 'static> Driver<C> {
             transfers: Arc::new(Semaphore::new(PARALLEL_TRANSFERS)),
             answers: BTreeMap::new(),
             next_ticket: first_free_ticket(&steps),
-            block: last.unwrap_or_default(),
+            block: told.last().unwrap_or_default(),
             shown: None,
             largest_upload: 0,
             bounded_for: None,
@@ -192,8 +189,8 @@ impl<C: Chain + 'static> Driver<C> {
         if let Some(task) = driver.ports.task.take() {
             driver.take(Event::TaskGiven { task })?;
         }
-        let after = driver.first_block(last).await;
-        let feeder = tokio::spawn(feed(driver.ports.chain.clone(), after, head, events));
+        let after = driver.first_block(told.last()).await;
+        let feeder = tokio::spawn(feed(driver.ports.chain.clone(), told, after, head, events));
         let result = driver
             .turns(&mut inbox, &mut finished, &mut uploads, stop)
             .await;

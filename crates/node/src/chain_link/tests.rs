@@ -1,0 +1,329 @@
+//! The feed and the writer over a chain that does what it is told: forks, and drops sealed weights.
+
+use std::sync::{Mutex, PoisonError};
+
+use connito_chain::{
+    ChainId, ChainKind, CommitmentRecord, Confirmation, EpochState, Metagraph, OperationId, Pinned,
+    SubnetParams, WeightRow,
+};
+use connito_protocol::ids::Netuid;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A chain of empty blocks, weights as they are set here, and what was asked of it.
+struct Scripted {
+    identity: ChainId,
+    blocks: Mutex<Vec<BlockRef>>,
+    rows: Mutex<Vec<WeightRow>>,
+    submitted: mpsc::Sender<Op>,
+}
+
+/// The hash of block `number` on side `side` of a fork.
+fn hash(side: u8, number: u64) -> BlockHash {
+    BlockHash([side.max(1) * 16 + number as u8; 32])
+}
+
+/// The blocks of a chain that leaves the first side behind block `common`.
+fn blocks(side: u8, common: u64, last: u64) -> Vec<BlockRef> {
+    let named = |number| hash(if number > common { side } else { 1 }, number);
+    let block = |number: u64| BlockRef {
+        number: Block(number),
+        hash: named(number),
+        parent: named(number.saturating_sub(1)),
+        timestamp_ms: None,
+    };
+    (0..=last).map(block).collect()
+}
+
+fn chain(blocks: Vec<BlockRef>) -> (Arc<Scripted>, mpsc::Receiver<Op>) {
+    let (submitted, operations) = mpsc::channel(16);
+    let chain = Scripted {
+        identity: ChainId {
+            genesis: hash(1, 0),
+            netuid: Netuid(1),
+            block_time_ms: 1_000,
+            kind: ChainKind::Local,
+        },
+        blocks: Mutex::new(blocks),
+        rows: Mutex::default(),
+        submitted,
+    };
+    (Arc::new(chain), operations)
+}
+
+impl Scripted {
+    fn blocks(&self) -> std::sync::MutexGuard<'_, Vec<BlockRef>> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, at: At) -> Result<BlockRef, ChainError> {
+        let blocks = self.blocks();
+        let found = match at {
+            At::Head | At::Finalized => blocks.last(),
+            At::Number(number) => blocks.iter().find(|block| block.number == number),
+            At::Hash(hash) => blocks.iter().find(|block| block.hash == hash),
+        };
+        found.copied().ok_or(ChainError::UnknownBlock(at))
+    }
+
+    fn show(&self, validator: &Keypair, weights: &[(u16, u16)]) {
+        let weights = weights.iter().map(|(uid, weight)| (Uid(*uid), *weight));
+        *self.rows.lock().unwrap() = vec![WeightRow {
+            validator: validator.hotkey(),
+            weights: weights.collect(),
+        }];
+    }
+}
+
+impl Chain for Scripted {
+    fn identity(&self) -> &ChainId {
+        &self.identity
+    }
+
+    async fn block(&self, at: At) -> Result<BlockRef, ChainError> {
+        self.find(at)
+    }
+
+    async fn wait_block(&self, after: Block, deadline: Duration) -> Result<BlockRef, ChainError> {
+        let give_up = tokio::time::Instant::now() + deadline;
+        loop {
+            match self.find(At::Number(after.next())) {
+                Ok(block) => return Ok(block),
+                Err(_) if tokio::time::Instant::now() < give_up => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(_) => return Err(ChainError::Timeout(after.next())),
+            }
+        }
+    }
+
+    async fn metagraph(&self, at: At) -> Result<Pinned<Metagraph>, ChainError> {
+        let value = Metagraph {
+            netuid: Netuid(1),
+            owner: None,
+            neurons: Vec::new(),
+            params: SubnetParams {
+                weights_rate_limit: 100,
+                serving_rate_limit: 50,
+                min_allowed_weights: 1,
+                max_weight_limit: u16::MAX,
+                weights_version_key: 0,
+                immunity_period: 100,
+                max_uids: 256,
+                max_validators: 64,
+                stake_threshold_rao: 0,
+                activity_cutoff: 5_000,
+                commit_reveal: true,
+                commit_space: 3_100,
+                burn_rao: 0,
+            },
+            epoch: EpochState {
+                tempo: 360,
+                last_epoch_block: Block(0),
+                index: 0,
+                next_epoch_block: None,
+            },
+        };
+        let at = self.find(at)?;
+        Ok(Pinned { at, value })
+    }
+
+    async fn commitments(&self, at: At) -> Result<Pinned<Vec<CommitmentRecord>>, ChainError> {
+        let at = self.find(at)?;
+        Ok(Pinned {
+            at,
+            value: Vec::new(),
+        })
+    }
+
+    async fn weights(&self, at: At) -> Result<Pinned<Vec<WeightRow>>, ChainError> {
+        let value = self.rows.lock().unwrap().clone();
+        let at = self.find(at)?;
+        Ok(Pinned { at, value })
+    }
+
+    /// Takes every operation, and seals weights until block 10.
+    async fn submit(
+        &self,
+        _: &dyn connito_chain::keys::Signer,
+        op: Op,
+    ) -> Result<Receipt, ChainError> {
+        let sealed = matches!(op, Op::SetWeights { .. });
+        self.submitted.send(op).await.unwrap();
+        Ok(Receipt {
+            operation: OperationId([0; 32]),
+            included: self.find(At::Head)?,
+            index: 1,
+            confirmed_by: Confirmation::Effect,
+            reveal: sealed.then_some(RevealPlan {
+                round: 7,
+                visible_by: Block(10),
+            }),
+        })
+    }
+}
+
+/// The next block that the driver is given.
+async fn next_told(inbox: &mut mpsc::Receiver<Event>) -> (u64, BlockHash) {
+    match tokio::time::timeout(PATIENCE, inbox.recv()).await {
+        Ok(Some(Event::Block(snapshot))) => (snapshot.block.0, snapshot.hash),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Every replaced block, once, from the first that differs; none that still stands.
+#[tokio::test(start_paused = true)]
+async fn blocks_that_stand_in_the_place_of_others_are_handed_on() {
+    let (chain, _) = chain(blocks(1, 9, 5));
+    let (events, mut inbox) = mpsc::channel(4);
+    let fed = feed(
+        Arc::clone(&chain),
+        Told::default(),
+        Block(0),
+        Head::default(),
+        events,
+    );
+    let fed = tokio::spawn(fed);
+    for number in 1..=5 {
+        assert_eq!(next_told(&mut inbox).await, (number, hash(1, number)));
+    }
+    *chain.blocks() = blocks(2, 3, 6);
+    for number in 4..=6 {
+        assert_eq!(next_told(&mut inbox).await, (number, hash(2, number)));
+    }
+    fed.abort();
+}
+
+/// What should not happen: that a role which was down during a fork goes on over it.
+#[tokio::test(start_paused = true)]
+async fn a_fork_that_nobody_watched_is_noticed_by_what_the_journal_holds() {
+    let (before, _) = chain(blocks(1, 9, 5));
+    let mut steps = Vec::new();
+    for number in 1..=5 {
+        let at = At::Number(Block(number));
+        let seen = snapshot(&*before, at, Block(5)).await.unwrap();
+        steps.push(Step {
+            event: Event::Block(Arc::new(seen)),
+            effects: Vec::new(),
+        });
+    }
+    let told = Told::of(&steps);
+    assert_eq!(told.last(), Some(Block(5)));
+
+    let (after, _) = chain(blocks(2, 3, 6));
+    let (events, mut inbox) = mpsc::channel(4);
+    let fed = tokio::spawn(feed(after, told, Block(5), Head::default(), events));
+    for number in 4..=6 {
+        assert_eq!(next_told(&mut inbox).await, (number, hash(2, number)));
+    }
+    fed.abort();
+}
+
+/// A chain shorter than it was, as an endpoint that lags behind shows it, has taken nothing back.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_lags_behind_is_waited_for() {
+    let (chain, _) = chain(blocks(1, 9, 5));
+    let (events, mut inbox) = mpsc::channel(8);
+    let fed = feed(
+        Arc::clone(&chain),
+        Told::default(),
+        Block(3),
+        Head::default(),
+        events,
+    );
+    let fed = tokio::spawn(fed);
+    assert_eq!(next_told(&mut inbox).await.0, 4);
+    assert_eq!(next_told(&mut inbox).await.0, 5);
+    *chain.blocks() = blocks(1, 9, 2);
+    let silence = tokio::time::timeout(Duration::from_secs(90), inbox.recv()).await;
+    assert!(silence.is_err(), "{silence:?}");
+    *chain.blocks() = blocks(1, 9, 6);
+    assert_eq!(next_told(&mut inbox).await, (6, hash(1, 6)));
+    fed.abort();
+}
+
+struct Writing {
+    chain: Arc<Scripted>,
+    operations: mpsc::Receiver<Op>,
+    keypair: Arc<Keypair>,
+    head: Head,
+    writer: Writer,
+    /// Closed when the test ends, which ends the writer.
+    _inbox: mpsc::Receiver<Event>,
+}
+
+impl Writing {
+    /// Weights 1 : 3 for uids 2 and 3 have been set, sealed until block 10.
+    async fn sealed() -> (Self, Op) {
+        let (chain, operations) = chain(blocks(1, 9, 5));
+        let keypair = Arc::new(Keypair::from_seed(&[1; 32]));
+        let (events, inbox) = mpsc::channel(4);
+        let head = Head::default();
+        let writer = Writer::start(
+            Arc::clone(&chain),
+            Arc::clone(&keypair),
+            head.clone(),
+            events,
+        );
+        let mut writing = Self {
+            chain,
+            operations,
+            keypair,
+            head,
+            writer,
+            _inbox: inbox,
+        };
+        writing.writer.write(&Effect::SetWeights {
+            weights: vec![(Uid(2), 1.0), (Uid(3), 3.0)],
+        });
+        let set = writing.next().await.unwrap();
+        (writing, set)
+    }
+
+    /// The next operation, or nothing for minutes.
+    async fn next(&mut self) -> Option<Op> {
+        let next = tokio::time::timeout(PATIENCE, self.operations.recv()).await;
+        next.ok().flatten()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sealed_weights_that_the_chain_dropped_are_set_again_when_they_should_show() {
+    let (mut writing, set) = Writing::sealed().await;
+    writing.head.advance(Block(9));
+    assert_eq!(writing.next().await, None, "it is not time yet");
+    writing.head.advance(Block(10));
+    assert_eq!(writing.next().await, Some(set));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sealed_weights_that_show_are_left_alone() {
+    let (mut writing, _) = Writing::sealed().await;
+    writing
+        .chain
+        .show(&writing.keypair, &[(2, 21_845), (3, 65_535)]);
+    writing.head.advance(Block(10));
+    assert_eq!(writing.next().await, None);
+}
+
+/// What should not happen: weights that were meant for whoever had a slot before, set for its successor.
+#[tokio::test(start_paused = true)]
+async fn weights_without_a_slot_that_was_taken_over_count_as_shown() {
+    let (mut writing, _) = Writing::sealed().await;
+    writing.chain.show(&writing.keypair, &[(2, 65_535)]);
+    writing.head.advance(Block(10));
+    assert_eq!(writing.next().await, None);
+}
+
+/// Those of an earlier setting are no proof.
+#[tokio::test(start_paused = true)]
+async fn other_weights_than_those_that_were_sealed_do_not_count() {
+    let (mut writing, set) = Writing::sealed().await;
+    writing
+        .chain
+        .show(&writing.keypair, &[(2, 65_535), (3, 65_535)]);
+    writing.head.advance(Block(10));
+    assert_eq!(writing.next().await, Some(set));
+}
