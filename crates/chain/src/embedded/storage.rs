@@ -278,28 +278,31 @@ impl State for Overlay<'_> {
     }
 }
 
+/// A state of one moment, without history, to test rules on.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(super) struct Memory(pub(super) BTreeMap<Key, Vec<u8>>);
+
+#[cfg(test)]
+impl State for Memory {
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.0.get(key).cloned()
+    }
+
+    fn next_key(&self, prefix: &[u8], after: Option<&[u8]>) -> Option<Key> {
+        let bound = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let mut keys = self.0.range::<[u8], _>((bound, Bound::Unbounded));
+        let (key, _) = keys.next()?;
+        key.starts_with(prefix).then(|| key.clone())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Debug, Default)]
-    struct Fixed(BTreeMap<Key, Vec<u8>>);
-
-    impl State for Fixed {
-        fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-            self.0.get(key).cloned()
-        }
-
-        fn next_key(&self, prefix: &[u8], after: Option<&[u8]>) -> Option<Key> {
-            let bound = match after {
-                Some(after) if after >= prefix => Bound::Excluded(after),
-                _ => Bound::Included(prefix),
-            };
-            let mut keys = self.0.range::<[u8], _>((bound, Bound::Unbounded));
-            let (key, _) = keys.next()?;
-            key.starts_with(prefix).then(|| key.clone())
-        }
-    }
 
     const TEMPO: Item<(u16,), u16> = Item::new("SubtensorModule", "Tempo", &[Hasher::Identity]);
     const UIDS: Item<(u16, [u8; 32]), u16> = Item::new(
@@ -341,7 +344,7 @@ mod tests {
 
     #[test]
     fn entries_show_what_the_block_changed_and_hide_what_it_removed() {
-        let mut parent = Fixed::default();
+        let mut parent = Memory::default();
         for who in [1, 2, 3] {
             let key = UIDS.key(&(7, [who; 32]));
             parent.0.insert(key, u16::from(who).encode());
@@ -358,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_failed_call_leaves_what_was_there_before_it() {
-        let parent = Fixed::default();
+        let parent = Memory::default();
         let mut overlay = Overlay::new(&parent);
         TEMPO.put(&mut overlay, &(1,), &10);
         let failed: Result<(), ()> = overlay.transact(|state| {

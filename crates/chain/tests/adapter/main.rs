@@ -12,4 +12,6 @@ mod faults;
 mod forks;
 mod http;
 mod network;
+#[path = "../fixtures/subnet.rs"]
+mod subnet;
 mod weights;

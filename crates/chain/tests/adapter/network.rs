@@ -4,47 +4,15 @@
 use std::future::pending;
 use std::sync::Arc;
 
-use connito_chain::embedded::{EmbeddedChain, GenesisNeuron, GenesisSpec};
-use connito_chain::keys::{Keypair, Signer};
+use connito_chain::embedded::{EmbeddedChain, GenesisSpec};
+use connito_chain::keys::Signer as _;
 use connito_chain::rpc::RpcTransport;
 use connito_chain::subtensor::{Connection, SubtensorChain};
 use connito_chain::{ChainError, Field, Op, Reject};
-use connito_protocol::ids::{Netuid, Uid};
+use connito_protocol::ids::Uid;
 use serde_json::{Value, json};
 
-pub(crate) const OWNER: u8 = 9;
-pub(crate) const VALIDATOR: u8 = 1;
-pub(crate) const SECOND_VALIDATOR: u8 = 2;
-pub(crate) const MINER: u8 = 3;
-pub(crate) const SECOND_MINER: u8 = 4;
-pub(crate) const STRANGER: u8 = 7;
-
-/// The pair of a participant; the number is its seed.
-pub(crate) fn pair(seed: u8) -> Keypair {
-    Keypair::from_seed(&[seed; 32])
-}
-
-/// Uids 0 to 3 are the validators (stake 200 and 100) and the miners, in this order.
-pub(crate) fn spec() -> GenesisSpec {
-    let neuron = |(seed, stake_rao): (u8, u64)| GenesisNeuron {
-        hotkey: pair(seed).hotkey(),
-        coldkey: None,
-        stake_rao,
-        validator_permit: stake_rao > 0,
-    };
-    let neurons = [
-        (VALIDATOR, 200),
-        (SECOND_VALIDATOR, 100),
-        (MINER, 0),
-        (SECOND_MINER, 0),
-    ];
-    GenesisSpec {
-        block_time_ms: 1_000,
-        genesis_time_ms: 1_700_000_000_000,
-        neurons: neurons.into_iter().map(neuron).collect(),
-        ..GenesisSpec::new(Netuid(3), pair(OWNER).hotkey())
-    }
-}
+pub(crate) use crate::subnet::*;
 
 /// A chain that makes a block every second, and a client of it.
 pub(crate) async fn running(spec: GenesisSpec) -> (Arc<EmbeddedChain>, Arc<Client>) {

@@ -12,3 +12,5 @@ mod pool;
 mod requests;
 mod runtime_api;
 mod session;
+#[path = "../fixtures/subnet.rs"]
+mod subnet;

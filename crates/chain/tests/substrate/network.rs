@@ -4,44 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use connito_chain::PoolError;
-use connito_chain::embedded::{EmbeddedChain, GenesisNeuron, GenesisSpec};
-use connito_chain::keys::{Keypair, Signer};
+use connito_chain::embedded::EmbeddedChain;
+use connito_chain::keys::Signer as _;
 use connito_chain::runtime::{
     BUNDLED_VERSION, Era, EventRecord, Runtime, SigningTerms, Value, bundled,
 };
-use connito_protocol::ids::Netuid;
 use serde_json::{Value as Json, json};
 
-pub(crate) const NETUID: u16 = 3;
-pub(crate) const OWNER: u8 = 9;
-pub(crate) const VALIDATOR: u8 = 1;
-pub(crate) const MINER: u8 = 3;
-pub(crate) const STRANGER: u8 = 7;
-
-/// The pair of a participant; the number is its seed.
-pub(crate) fn pair(seed: u8) -> Keypair {
-    Keypair::from_seed(&[seed; 32])
-}
+pub(crate) use crate::subnet::*;
 
 pub(crate) fn account(seed: u8) -> Value {
     pair(seed).hotkey().into()
-}
-
-/// Uids 0 to 3: two validators and two miners.
-pub(crate) fn spec() -> GenesisSpec {
-    let neuron = |(seed, stake_rao): (u8, u64)| GenesisNeuron {
-        hotkey: pair(seed).hotkey(),
-        coldkey: None,
-        stake_rao,
-        validator_permit: stake_rao > 0,
-    };
-    let neurons = [(VALIDATOR, 200), (2, 100), (MINER, 0), (4, 0)];
-    GenesisSpec {
-        block_time_ms: 1_000,
-        genesis_time_ms: 1_700_000_000_000,
-        neurons: neurons.into_iter().map(neuron).collect(),
-        ..GenesisSpec::new(Netuid(NETUID), pair(OWNER).hotkey())
-    }
 }
 
 /// What the chain's own metadata says.

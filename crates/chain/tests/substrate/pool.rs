@@ -100,17 +100,17 @@ fn extrinsics_of_different_accounts_keep_their_order_of_arrival() {
     );
 }
 
+/// Submits a record with a nonce of the test's choice.
+fn of_a_stranger(network: &Network, nonce: u64) -> Result<[u8; 32], PoolError> {
+    let bytes = network.signed(STRANGER, nonce, &commit("x"));
+    network.chain.submit(&bytes)
+}
+
 #[test]
 fn a_full_block_leaves_the_rest_for_the_next() {
     let network = Network::new();
-    let call = commit("x");
-    let send = |nonce| {
-        network
-            .chain
-            .submit(&network.signed(STRANGER, nonce, &call))
-    };
     for nonce in 0..1_030 {
-        send(nonce).unwrap();
+        of_a_stranger(&network, nonce).unwrap();
     }
     network.chain.advance(1).unwrap();
     assert_eq!(network.outcomes().len(), 1_024);
@@ -123,16 +123,11 @@ fn a_full_block_leaves_the_rest_for_the_next() {
 #[test]
 fn few_extrinsics_wait_for_a_gap() {
     let network = Network::new();
-    let call = commit("x");
-    let send = |nonce| {
-        network
-            .chain
-            .submit(&network.signed(STRANGER, nonce, &call))
-    };
     for nonce in 1..=512 {
-        send(nonce).unwrap();
+        of_a_stranger(&network, nonce).unwrap();
     }
-    assert_eq!(send(513).unwrap_err(), PoolError::Full);
+    let full = of_a_stranger(&network, 513);
+    assert_eq!(full.unwrap_err(), PoolError::Full);
 }
 
 /// A publication that the pool allowed twice, since both were valid at the head: the block finds the second

@@ -15,7 +15,6 @@ mod sealed;
 mod slots;
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::LazyLock;
 
 use connito_protocol::ids::{Block as Number, Hotkey, Netuid};
@@ -23,7 +22,7 @@ use parity_scale_codec::{Compact, Encode};
 
 use super::*;
 use crate::embedded::genesis::GenesisNeuron;
-use crate::embedded::storage::Key;
+use crate::embedded::storage::Memory;
 use crate::runtime::{BUNDLED_VERSION, DispatchFailure, Runtime, Value, bundled};
 
 static RUNTIME: LazyLock<Runtime> =
@@ -68,26 +67,6 @@ fn spec() -> GenesisSpec {
             neuron(SECOND_MINER, 0),
         ],
         ..GenesisSpec::new(Netuid(NETUID), Hotkey(OWNER))
-    }
-}
-
-/// A state without history.
-#[derive(Debug, Default)]
-struct Memory(BTreeMap<Key, Vec<u8>>);
-
-impl State for Memory {
-    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.0.get(key).cloned()
-    }
-
-    fn next_key(&self, prefix: &[u8], after: Option<&[u8]>) -> Option<Key> {
-        let bound = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
-        };
-        let mut keys = self.0.range::<[u8], _>((bound, Bound::Unbounded));
-        let (key, _) = keys.next()?;
-        key.starts_with(prefix).then(|| key.clone())
     }
 }
 
