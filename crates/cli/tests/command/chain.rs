@@ -3,6 +3,8 @@
 //! Every test that needs a chain runs one as a process of its own and waits for the line in which it
 //! says where it is.
 
+mod killed;
+
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
