@@ -7,7 +7,7 @@
 //! `INPUT` is metadata of version 14, 15 or 16, or a JSON file that holds it in hexadecimal under
 //! `metadata` and `KEY`. `chain` keeps the pallets and runtime APIs that the embedded chain serves,
 //! whole; `shapes` keeps of the same pallets only the calls and storage items that the adapter uses.
-//! Kept are all errors, and every type that something kept refers to. Dropped are documentation, type
+//! Kept are all errors, and every type that something kept refers to. Dropped are documentation, most type
 //! parameters, the other pallets and their variants in the runtime's own enums, and what nothing
 //! refers to any more. Pallets, calls, events, errors and variants keep their indices, so whatever the
 //! result describes has the bytes it had before.
@@ -60,6 +60,10 @@ const OUTER_ENUMS: &[&str] = &[
     "RuntimeLockId",
     "RuntimeTask",
 ];
+
+/// Types whose parameters are kept, by the last part of their paths: of the extrinsic, version 14 says nothing
+/// else, and tools find the kind of account among those of an address.
+const PARAMETERISED: &[&str] = &["UncheckedExtrinsic", "MultiAddress"];
 
 type TypeRef = UntrackedSymbol<std::any::TypeId>;
 
@@ -304,7 +308,7 @@ fn outer_refs(enums: &mut v15::OuterEnums<PortableForm>) -> [&mut TypeRef; 3] {
     ]
 }
 
-/// Empties documentation, drops parameters, and drops other pallets' variants from the outer enums.
+/// Empties documentation, drops most parameters, and drops other pallets' variants from the outer enums.
 fn reduce_types(types: &mut PortableRegistry, pallets: &BTreeSet<String>) {
     for entry in &mut types.types {
         let ty = &mut entry.ty;
@@ -316,8 +320,8 @@ fn reduce_types(types: &mut PortableRegistry, pallets: &BTreeSet<String>) {
             .map(String::as_str)
             .unwrap_or_default();
         let is_outer = OUTER_ENUMS.contains(&last);
-        // Of the extrinsic, version 14 says nothing but its parameters.
-        if last != "UncheckedExtrinsic" {
+        // A type without a module is Rust's own, as `Option` is. Tools read what it is of from its parameters.
+        if ty.path.segments.len() != 1 && !PARAMETERISED.contains(&last) {
             ty.type_params.clear();
         }
         let fields = match &mut ty.type_def {
@@ -341,7 +345,10 @@ fn reduce_types(types: &mut PortableRegistry, pallets: &BTreeSet<String>) {
         };
         for field in fields {
             field.docs.clear();
-            field.type_name = None;
+            // Some tools name the arguments of a call by what they were written as.
+            if last != "Call" {
+                field.type_name = None;
+            }
         }
     }
 }

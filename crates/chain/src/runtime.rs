@@ -24,6 +24,7 @@
 mod bundled;
 mod calls;
 mod decode;
+mod earlier;
 mod encode;
 mod events;
 mod extrinsic;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 
 pub use bundled::{BUNDLED_VERSION, bundled, bundled_with_slot};
 pub use calls::DecodedCall;
+pub use earlier::as_version_14;
 pub use events::{DispatchFailure, EventRecord};
 pub use extrinsic::{Era, SignedExtrinsic, SigningTerms};
 pub use shapes::{ItemKind, Misfit, UsedItem, used_items};
@@ -92,6 +94,9 @@ pub enum RuntimeError {
         /// Its number.
         id: u32,
     },
+    /// The type of the runtime's own extrinsic is not there.
+    #[error("the runtime metadata has no type of an extrinsic with its own calls")]
+    NoExtrinsic,
     /// An extension is referred to and not there.
     #[error("the runtime metadata has no transaction extension {place}")]
     UnknownExtension {

@@ -8,8 +8,9 @@
 use std::path::PathBuf;
 
 use connito_chain::keys::{SIGNATURE_BYTES, Signer};
-use connito_chain::runtime::{Era, Runtime, RuntimeVersion, SigningTerms, Value};
+use connito_chain::runtime::{Era, Runtime, RuntimeVersion, SigningTerms, Value, as_version_14};
 use connito_protocol::ids::Hotkey;
+use frame_metadata::v14::RuntimeMetadataV14;
 use frame_metadata::{RuntimeMetadata, RuntimeMetadataPrefixed};
 use parity_scale_codec::Decode as _;
 use scale_info::{PortableRegistry, TypeDef};
@@ -245,6 +246,39 @@ fn registry(golden: &Json) -> PortableRegistry {
         Ok(RuntimeMetadataPrefixed(_, RuntimeMetadata::V15(metadata))) => metadata.types,
         _ => panic!("version 15"),
     }
+}
+
+/// The node's own metadata of version 15 told as version 14, against its own of version 14: the same pallets,
+/// the same types of theirs under the same numbers, and the same extrinsic.
+#[test]
+fn recorded_metadata_told_as_version_14_is_what_the_node_tells() {
+    let Some(recording) = recording() else { return };
+    let metadata = &recording.golden["metadata"];
+    let version_14 = |bytes: &[u8]| {
+        let decoded = RuntimeMetadataPrefixed::decode(&mut &*bytes).unwrap();
+        let RuntimeMetadata::V14(metadata) = decoded.1 else {
+            panic!("version 14");
+        };
+        metadata
+    };
+    let told = version_14(&as_version_14(&hex(&metadata["v15_hex"])).unwrap());
+    let own = version_14(&hex(&metadata["v14_hex"]));
+    assert_eq!(told.pallets, own.pallets);
+    let extensions = |metadata: &RuntimeMetadataV14| -> Vec<String> {
+        let extensions = metadata.extrinsic.signed_extensions.iter();
+        extensions.map(|one| one.identifier.clone()).collect()
+    };
+    assert_eq!(extensions(&told), extensions(&own));
+    let extrinsic = |metadata: &RuntimeMetadataV14| {
+        let ty = metadata.types.resolve(metadata.extrinsic.ty.id).unwrap();
+        ty.path.segments.clone()
+    };
+    assert_eq!(extrinsic(&told), extrinsic(&own));
+    // The extrinsic's types come after those of the pallets, in an order of each version's own.
+    let of_pallets = own.extrinsic.ty.id as usize;
+    assert!(of_pallets > 500);
+    let (told, own) = (&told.types.types, &own.types.types);
+    assert_eq!(told[..of_pallets], own[..of_pallets]);
 }
 
 #[test]

@@ -36,15 +36,39 @@ fn the_metadata_is_handed_out_with_the_chains_own_speed() {
     assert_eq!(runtime.misfits(), []);
     let slot = runtime.constant("Aura", "SlotDuration").unwrap();
     assert_eq!(slot, 1_000_u64.into());
-    let other = network.result(
-        "state_call",
-        json!(["Metadata_metadata_at_version", "0x63000000"]),
-    );
-    assert_eq!(other, "0x00");
     let error = network.ask("state_call", json!(["Metadata_metadata_at_block", "0x"]));
     let message = "Client error: Execution failed: Runtime API error: Exported method \
                    Metadata_metadata_at_block is not found";
     assert_eq!(error.unwrap_err()["message"], message);
+}
+
+/// What should happen: older tools, which read version 14 alone, are understood, as on every node. What
+/// should not: an answer in a format that was not asked for.
+#[test]
+fn the_metadata_is_told_in_two_formats_and_the_older_one_unless_another_is_asked_for() {
+    let network = Network::new();
+    let bytes = |method: &str, params| unhex(network.result(method, params).as_str().unwrap());
+    let listed = bytes("state_call", json!(["Metadata_metadata_versions", "0x"]));
+    assert_eq!(listed, [8, 14, 0, 0, 0, 15, 0, 0, 0]);
+
+    let asked = bytes("state_getMetadata", json!([]));
+    assert_eq!(asked[..5], *b"meta\x0e");
+    let runtime = Runtime::from_metadata(&asked, BUNDLED_VERSION).unwrap();
+    assert_eq!(runtime.misfits(), []);
+    let slot = runtime.constant("Aura", "SlotDuration").unwrap();
+    assert_eq!(slot, 1_000_u64.into());
+
+    let counted = bytes("state_call", json!(["Metadata_metadata", "0x"]));
+    assert!(counted.ends_with(&asked) && counted.len() < asked.len() + 5);
+    let at = |version: u32| {
+        let data = hex(&version.to_le_bytes());
+        bytes("state_call", json!(["Metadata_metadata_at_version", data]))
+    };
+    assert_eq!(at(14), [&[1], counted.as_slice()].concat());
+    assert_eq!(at(15)[5..10], *b"meta\x0f");
+    for unknown in [0, 13, 16, u32::MAX] {
+        assert_eq!(at(unknown), [0], "version {unknown}");
+    }
 }
 
 #[test]

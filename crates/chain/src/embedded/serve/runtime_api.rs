@@ -15,23 +15,42 @@ use crate::embedded::execute::{SPEC_NAME, WEIGHT};
 use crate::embedded::extrinsic::{SPEC_VERSION, TRANSACTION_VERSION};
 use crate::embedded::storage::{AccountId, State};
 use crate::embedded::system;
-use crate::runtime::{BUNDLED_VERSION, Runtime, bundled, bundled_with_slot};
+use crate::runtime::{BUNDLED_VERSION, Runtime, as_version_14, bundled, bundled_with_slot};
 
-/// The format of the metadata that comes with this crate.
-const METADATA_VERSION: u32 = 15;
+/// The formats in which the metadata is handed out. A node that says nothing of a format means the first.
+const METADATA_VERSIONS: [u32; 2] = [14, 15];
 
 /// What a chain says of its runtime, worked out when it is first asked for.
 #[derive(Debug, Default)]
 pub(in crate::embedded) struct Described {
+    /// In the format of version 15, which comes with this crate.
     metadata: OnceLock<Vec<u8>>,
+    /// The same in that of version 14.
+    earlier: OnceLock<Option<Vec<u8>>>,
     runtime: OnceLock<Option<Runtime>>,
 }
 
 impl Described {
-    /// The runtime's metadata, with the speed of a chain with this block time.
-    pub(super) fn metadata(&self, block_time_ms: u64) -> &[u8] {
-        self.metadata
-            .get_or_init(|| bundled_with_slot(block_time_ms))
+    /// The runtime's metadata in a format, with the speed of a chain with this block time.
+    fn metadata_of(&self, version: u32, block_time_ms: u64) -> Option<&[u8]> {
+        let metadata = || {
+            self.metadata
+                .get_or_init(|| bundled_with_slot(block_time_ms))
+        };
+        match version {
+            14 => self
+                .earlier
+                .get_or_init(|| as_version_14(metadata()).ok())
+                .as_deref(),
+            15 => Some(metadata()),
+            _ => None,
+        }
+    }
+
+    /// The runtime's metadata in the format that every tool reads.
+    pub(super) fn metadata(&self, block_time_ms: u64) -> Result<&[u8], Failure> {
+        self.metadata_of(METADATA_VERSIONS[0], block_time_ms)
+            .ok_or_else(no_metadata)
     }
 
     /// The runtime as that metadata describes it.
@@ -39,9 +58,7 @@ impl Described {
         let runtime = self
             .runtime
             .get_or_init(|| Runtime::from_metadata(bundled(), BUNDLED_VERSION).ok());
-        runtime
-            .as_ref()
-            .ok_or_else(|| Failure::execution("the runtime has no metadata"))
+        runtime.as_ref().ok_or_else(no_metadata)
     }
 
     /// Carries a runtime call out on a state.
@@ -53,11 +70,11 @@ impl Described {
     ) -> Result<Vec<u8>, Failure> {
         match method {
             "Core_version" => Ok(version()),
-            "Metadata_metadata_versions" => Ok(vec![METADATA_VERSION].encode()),
+            "Metadata_metadata" => Ok(self.metadata(block_time_ms)?.encode()),
+            "Metadata_metadata_versions" => Ok(METADATA_VERSIONS.to_vec().encode()),
             "Metadata_metadata_at_version" => {
                 let wanted: u32 = arguments(method, data)?;
-                let known = wanted == METADATA_VERSION;
-                Ok(known.then(|| self.metadata(block_time_ms)).encode())
+                Ok(self.metadata_of(wanted, block_time_ms).encode())
             }
             "AccountNonceApi_account_nonce" => {
                 let account: AccountId = arguments(method, data)?;
@@ -101,6 +118,10 @@ fn arguments<T: Decode>(method: &str, data: &[u8]) -> Result<T, Failure> {
         Ok(arguments) if input.is_empty() => Ok(arguments),
         _ => Err(bad_input(method)),
     }
+}
+
+fn no_metadata() -> Failure {
+    Failure::execution("the runtime has no metadata")
 }
 
 fn bad_input(method: &str) -> Failure {

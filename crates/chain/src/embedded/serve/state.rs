@@ -117,7 +117,7 @@ impl EmbeddedChain {
         let at = params.at()?;
         params.end()?;
         self.block_at(at)?;
-        let metadata = self.described.metadata(self.identity.block_time_ms);
+        let metadata = self.described.metadata(self.identity.block_time_ms)?;
         Ok(json!(hex_text::encode(metadata)))
     }
 
