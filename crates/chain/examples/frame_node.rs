@@ -198,9 +198,10 @@ impl Bench {
         let call = self.transfer_call(AMOUNT).await?;
         let outcome = self.bring_in(&self.alice, &call).await?;
         expect(outcome.failure.is_none(), format!("{:?}", outcome.failure))?;
-        let mut events = self.node.events(outcome.block).await?.into_iter();
+        let events = self.node.events(outcome.block).await?;
+        let mut events = events.iter();
         let moved = events.find(|event| event.pallet == "Balances" && event.name == "Transfer");
-        let moved = moved.ok_or("no event Balances.Transfer")?.fields;
+        let moved = &moved.ok_or("no event Balances.Transfer")?.fields;
         let of = |name: &str| moved.field(name);
         expect(
             of("to").and_then(Value::as_hotkey) == Some(heir)
@@ -302,7 +303,7 @@ impl Bench {
         let extrinsic = runtime.sign(signer, call, &terms)?;
         self.node.send(&extrinsic).await?;
         self.make_blocks(1).await?;
-        let block = self.node.await_block(head.number, PATIENCE).await?;
+        let block = self.node.await_block(head.number, PATIENCE).await?.block;
         let outcome = self.node.outcome(block, &extrinsic).await?;
         let outcome = outcome.ok_or("the block does not include it")?;
         let next = self.node.next_nonce(signer.hotkey()).await?;

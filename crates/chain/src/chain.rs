@@ -30,7 +30,7 @@ pub trait Chain: Send + Sync {
     /// The block that `at` stands for.
     fn block(&self, at: At) -> impl Future<Output = Result<BlockRef, ChainError>> + Send;
 
-    /// The block after `after`, as soon as it exists.
+    /// The block after `after`, as soon as it exists, and how far the chain has come by then.
     ///
     /// Never skips: after a gap the missing blocks come one by one. Cancel-safe. No new block for
     /// ten block times is a transport error; otherwise an expired `deadline` is
@@ -39,7 +39,7 @@ pub trait Chain: Send + Sync {
         &self,
         after: Block,
         deadline: Duration,
-    ) -> impl Future<Output = Result<BlockRef, ChainError>> + Send;
+    ) -> impl Future<Output = Result<Arrival, ChainError>> + Send;
 
     /// The subnet's neurons, parameters and epoch.
     fn metagraph(
@@ -47,7 +47,8 @@ pub trait Chain: Send + Sync {
         at: At,
     ) -> impl Future<Output = Result<Pinned<Metagraph>, ChainError>> + Send;
 
-    /// Every commitment record, in the order of hotkeys.
+    /// The commitment record of every neuron that has one, in the order of hotkeys. A record outlives
+    /// the slot of its hotkey, and may come from before it.
     fn commitments(
         &self,
         at: At,
@@ -108,6 +109,16 @@ pub struct BlockRef {
     pub parent: BlockHash,
     /// Milliseconds since 1970, where the chain says so.
     pub timestamp_ms: Option<u64>,
+}
+
+/// A block that was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrival {
+    /// The block.
+    pub block: BlockRef,
+    /// The number of the chain's newest block when it was found: this one's, unless there is something
+    /// to catch up with.
+    pub head: Block,
 }
 
 /// A value and the block at which it was read.

@@ -6,6 +6,8 @@
 //! are recognised by the *names* of the runtime's errors, because their numbers move between
 //! runtime versions.
 
+use std::time::Duration;
+
 use connito_protocol::ids::{Block, BlockHash, Netuid};
 
 use crate::chain::At;
@@ -98,9 +100,40 @@ pub struct TransportError {
     pub problem: String,
     /// Whether asking again may help.
     pub retry: bool,
+    /// Set where the endpoint limits how often it is asked: nobody has looked at the request.
+    pub limit: Option<Limit>,
     /// The cause, where there is one below this crate.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl TransportError {
+    /// An endpoint that may do better when it is asked again.
+    pub fn new(endpoint: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            problem: problem.into(),
+            retry: true,
+            limit: None,
+            source: None,
+        }
+    }
+
+    /// An endpoint that is asked too often, in its own words.
+    #[must_use]
+    pub fn limited(endpoint: impl Into<String>, words: &str, limit: Limit) -> Self {
+        Self {
+            limit: Some(limit),
+            ..Self::new(endpoint, format!("limits how often it is asked: {words}"))
+        }
+    }
+}
+
+/// What an endpoint says that is asked too often.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// For how long it wants to be left alone, where it says so.
+    pub pause: Option<Duration>,
 }
 
 /// The chain's answer "no" to an operation.

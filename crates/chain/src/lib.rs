@@ -88,10 +88,10 @@ pub mod timelock;
 mod weights;
 
 pub use chain::{
-    At, BlockRef, Chain, ChainId, ChainKind, CommitmentRecord, Confirmation, EpochState, Metagraph,
-    Neuron, Pinned, Receipt, RevealPlan, SubnetParams, WeightRow,
+    Arrival, At, BlockRef, Chain, ChainId, ChainKind, CommitmentRecord, Confirmation, EpochState,
+    Metagraph, Neuron, Pinned, Receipt, RevealPlan, SubnetParams, WeightRow,
 };
-pub use error::{ChainError, PoolError, Reject, TransportError};
+pub use error::{ChainError, Limit, PoolError, Reject, TransportError};
 pub use fields::Field;
 pub use operation::{Endpoint, Op, OperationId};
 pub use weights::{quantise, upscale};

@@ -16,6 +16,8 @@ mod calls;
 mod commitments;
 mod endpoints;
 mod figures;
+mod headers;
+mod heads;
 mod json_rpc;
 mod metagraph;
 mod node;
@@ -23,6 +25,7 @@ mod preflight;
 mod runtimes;
 mod schedule;
 mod sealing;
+mod states;
 mod view;
 mod writer;
 
@@ -32,7 +35,7 @@ use std::time::Duration;
 use connito_protocol::ids::{Block, BlockHash, Netuid, Uid};
 
 use crate::chain::{
-    At, BlockRef, Chain, ChainId, ChainKind, CommitmentRecord, Metagraph, Pinned, Receipt,
+    Arrival, At, BlockRef, Chain, ChainId, ChainKind, CommitmentRecord, Metagraph, Pinned, Receipt,
     SubnetParams, WeightRow,
 };
 use crate::error::ChainError;
@@ -214,7 +217,7 @@ impl<T: RpcTransport> Chain for SubtensorChain<T> {
         self.node.resolve(at).await
     }
 
-    async fn wait_block(&self, after: Block, deadline: Duration) -> Result<BlockRef, ChainError> {
+    async fn wait_block(&self, after: Block, deadline: Duration) -> Result<Arrival, ChainError> {
         self.node.await_block(after, deadline).await
     }
 
@@ -252,6 +255,6 @@ impl<T: RpcTransport> Chain for SubtensorChain<T> {
     }
 
     async fn submit(&self, signer: &dyn Signer, op: Op) -> Result<Receipt, ChainError> {
-        self.write(signer, op).await
+        endpoints::urgently(self.write(signer, op)).await
     }
 }

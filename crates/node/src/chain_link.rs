@@ -5,7 +5,8 @@
 //! from what it knew before the first of them (P-9). Writing: one task per hotkey, one operation after the other; what the chain refuses comes
 //! back as an event, and what is lost is asked for again by the machine, which looks at the chain and
 //! not at receipts. Sealed weights are looked for when they should show, because a chain that could
-//! not open them says nothing.
+//! not open them says nothing; weights that come too soon are set when their time has come, unless there
+//! are newer ones by then.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use connito_chain::keys::{Keypair, Signer as _};
 use connito_chain::{
-    At, BlockRef, Chain, ChainError, Field, Op, Receipt, RevealPlan, quantise, upscale,
+    At, BlockRef, Chain, ChainError, Field, Op, Receipt, Reject, RevealPlan, quantise, upscale,
 };
 use connito_protocol::event::{Effect, Event};
 use connito_protocol::ids::{Block, BlockHash, Hotkey, Uid};
@@ -27,11 +28,18 @@ use crate::compute::Head;
 /// How long one wait for a block may take before it is asked for again.
 const BLOCK_DEADLINE: Duration = Duration::from_secs(30);
 
+/// The least time between two looks at what has been set.
+const SHORTEST_LOOK: Duration = Duration::from_secs(1);
+
 /// Pause after a failed read, so that a chain that is down is not hammered.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Pause after an answer that is not understood.
 const UNREADABLE_PAUSE: Duration = Duration::from_secs(2);
+
+/// Blocks before the head with which a role without a journal begins: it needs to have seen a task's
+/// start or the last vote. Less than the 2,400 that a chain keeps.
+const FIRST_LOOK_BACK_BLOCKS: u64 = 2_000;
 
 /// Blocks whose hashes are remembered, so that a fork of as many is noticed.
 const REMEMBERED_BLOCKS: usize = 128;
@@ -144,19 +152,31 @@ impl Told {
     }
 }
 
-/// Feeds every block after `after`, the last one told if any was, to the driver, until the driver
-/// stops listening.
+/// Feeds every block after those told to the driver, until the driver stops listening. Where nothing was
+/// told yet, it begins some way below the head, wherever that turns out to be: a head that was made up
+/// is forgotten with the endpoint that named it.
 pub(crate) async fn feed<C: Chain>(
     chain: Arc<C>,
     mut told: Told,
-    mut after: Block,
     head: Head,
     events: mpsc::Sender<Event>,
 ) {
+    let mut last = told.last();
     while !events.is_closed() {
+        let after = match last {
+            Some(last) => last,
+            None => match chain.block(At::Head).await {
+                Ok(head) => Block(head.number.0.saturating_sub(FIRST_LOOK_BACK_BLOCKS)),
+                Err(error) => {
+                    debug!(target: "chain::feed", error = &error as &dyn std::error::Error, "the chain cannot be read");
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    continue;
+                }
+            },
+        };
         match next(&*chain, after, &head, &mut told).await {
             Ok(Some(snapshot)) => {
-                after = snapshot.block;
+                last = Some(snapshot.block);
                 told.push(&snapshot);
                 if events.send(Event::Block(Arc::new(snapshot))).await.is_err() {
                     return;
@@ -165,10 +185,10 @@ pub(crate) async fn feed<C: Chain>(
             Ok(None) => {
                 // Of an endpoint that lags behind nothing can be learnt: the next round asks again.
                 match told.rewind(&*chain).await {
-                    Ok(last) if last != Some(after) => {
-                        let from = last.unwrap_or_else(|| Block(after.0.saturating_sub(1)));
+                    Ok(standing) if standing != Some(after) => {
+                        let from = standing.unwrap_or_else(|| Block(after.0.saturating_sub(1)));
                         warn!(target: "chain::feed", %after, %from, "blocks were taken back");
-                        after = from;
+                        last = Some(from);
                     }
                     _ => tokio::time::sleep(RETRY_PAUSE).await,
                 }
@@ -179,7 +199,7 @@ pub(crate) async fn feed<C: Chain>(
                 wanted,
             }) => {
                 warn!(target: "chain::feed", %wanted, %oldest, "blocks were pruned before they were seen");
-                after = Block(oldest.0.max(after.0 + 1) - 1);
+                last = Some(Block(oldest.0.max(after.0 + 1) - 1));
             }
             Err(error @ ChainError::Shape { .. }) => {
                 // It may be an answer that was garbled on its way; if not, people should know why the role
@@ -202,14 +222,13 @@ async fn next<C: Chain>(
     head: &Head,
     told: &mut Told,
 ) -> Result<Option<Snapshot>, ChainError> {
-    let block = chain.wait_block(after, BLOCK_DEADLINE).await?;
-    if !told.carries(block) {
+    let arrival = chain.wait_block(after, BLOCK_DEADLINE).await?;
+    if !told.carries(arrival.block) {
         return Ok(None);
     }
-    // Behind the head by more than this block: the machine should know that it is catching up.
-    let newest = chain.block(At::Head).await?.number;
-    head.advance(newest);
-    snapshot(chain, At::Hash(block.hash), newest)
+    head.set(arrival.head);
+    // Where it is behind the head, the machine should know that it is catching up.
+    snapshot(chain, At::Hash(arrival.block.hash), arrival.head)
         .await
         .map(Some)
 }
@@ -262,6 +281,7 @@ impl Writer {
             events,
             waiting: waiting.clone(),
             sealed: None,
+            postponed: None,
         };
         tokio::spawn(task.run(changed));
         Self(waiting)
@@ -295,19 +315,28 @@ struct WritingTask<C> {
     waiting: watch::Sender<Waiting>,
     /// Weights that were sealed, and when they must show.
     sealed: Option<(Op, RevealPlan)>,
+    /// Weights that came too soon, and the first block that takes them.
+    postponed: Option<(Op, Block)>,
 }
 
 impl<C: Chain> WritingTask<C> {
     async fn run(mut self, mut changed: watch::Receiver<Waiting>) {
-        let mut looks = tokio::time::interval(BLOCK_DEADLINE);
+        let block_time = Duration::from_millis(self.chain.identity().block_time_ms);
+        let mut looks = tokio::time::interval(block_time.clamp(SHORTEST_LOOK, BLOCK_DEADLINE));
         loop {
             tokio::select! {
                 // Cannot fail: this task holds a sender itself.
                 _ = changed.changed() => {}
-                _ = looks.tick() => self.look_for_sealed().await,
+                _ = looks.tick() => {
+                    self.look_for_sealed().await;
+                    self.take_up_postponed();
+                }
                 () = self.events.closed() => return,
             }
             while let Some(operation) = self.take() {
+                if matches!(operation, Op::SetWeights { .. }) {
+                    self.postponed = None;
+                }
                 let submitted = tokio::select! {
                     submitted = self.chain.submit(&*self.keypair, operation.clone()) => submitted,
                     // Windows are short: a record does not wait for the fate of the one before it, which
@@ -318,6 +347,7 @@ impl<C: Chain> WritingTask<C> {
                     Ok(receipt) => self.remember(operation, receipt),
                     Err(error) => {
                         let reason = sentence(&error);
+                        self.postpone(operation, &error);
                         debug!(target: "chain::writer", %reason, "an operation was not included");
                         if self
                             .events
@@ -346,6 +376,26 @@ impl<C: Chain> WritingTask<C> {
     fn remember(&mut self, operation: Op, receipt: Receipt) {
         if let Some(plan) = receipt.reveal {
             self.sealed = Some((operation, plan));
+        }
+    }
+
+    /// Weights that only came too soon are kept for the block that takes them.
+    fn postpone(&mut self, operation: Op, error: &ChainError) {
+        let ChainError::Rejected(Reject::RateLimited { retry_at }) = error else {
+            return;
+        };
+        if matches!(operation, Op::SetWeights { .. }) {
+            self.postponed = retry_at.map(|first| (operation, first));
+        }
+    }
+
+    /// Once the next block takes them: newer ones that wait already are better.
+    fn take_up_postponed(&mut self) {
+        let next = self.head.block().next();
+        if let Some((operation, _)) = self.postponed.take_if(|(_, first)| *first <= next) {
+            self.waiting.send_modify(|waiting| {
+                waiting.weights.get_or_insert(operation);
+            });
         }
     }
 

@@ -1,8 +1,9 @@
 //! The one thread on which tensors are touched.
 //!
 //! A role has at most one job at a time, so the queue holds one job and one more that a restart may
-//! repeat. "Now" reaches the learner as a block number that the chain feed keeps up to date; when the
-//! role stops it jumps to the end of time, and a running job sees that its window has closed.
+//! repeat. "Now" reaches the learner as a block number that the chain feed keeps up to date, also
+//! downwards: what an endpoint once said of the chain's head binds nobody. When the role stops it jumps
+//! to the end of time and stays there, and a running job sees that its window has closed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,9 @@ use tokio::sync::mpsc;
 /// One running job and one that a restart asks for again.
 const QUEUED_JOBS: usize = 2;
 
+/// A block that no chain comes to: the role has stopped.
+const END: u64 = u64::MAX;
+
 /// The newest block that this process knows of, shared with the compute thread.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Head(Arc<AtomicU64>);
@@ -27,13 +31,16 @@ impl Head {
         Block(self.0.load(Ordering::Relaxed))
     }
 
-    /// Moves forward, never back.
-    pub(crate) fn advance(&self, block: Block) {
-        self.0.fetch_max(block.0, Ordering::Relaxed);
+    /// The newest block is this one, unless time has ended.
+    pub(crate) fn set(&self, block: Block) {
+        let order = Ordering::Relaxed;
+        let before_end = |now| (now != END).then_some(block.0.min(END - 1));
+        // Failing is how the end says that it stays.
+        let _ = self.0.fetch_update(order, order, before_end);
     }
 
     fn end(&self) {
-        self.0.store(u64::MAX, Ordering::Relaxed);
+        self.0.store(END, Ordering::Relaxed);
     }
 }
 
@@ -88,5 +95,24 @@ impl Drop for Compute {
             // A panic in the learner has already been reported by its thread.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What should not happen: that a made-up head closes every window until the process ends; or that
+    /// a stopped role's job goes on because one more block was heard of.
+    #[test]
+    fn the_head_follows_what_is_heard_until_the_end() {
+        let head = Head::default();
+        for heard in [7, 4_000_000_000, 8, u64::MAX, 9] {
+            head.set(Block(heard));
+            assert_eq!(head.block(), Block(heard.min(u64::MAX - 1)));
+        }
+        head.end();
+        head.set(Block(10));
+        assert_eq!(head.block(), Block(u64::MAX));
     }
 }

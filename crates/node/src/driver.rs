@@ -51,10 +51,6 @@ const QUEUED_EVENTS: usize = 64;
 /// Transfers at a time: enough to use several mirrors, few enough to leave uploads their bandwidth.
 const PARALLEL_TRANSFERS: usize = 8;
 
-/// Blocks before the head with which a role without a journal begins: it needs to have seen a task's
-/// start or the last vote. Less than the 2,400 that a chain keeps.
-const FIRST_LOOK_BACK_BLOCKS: u64 = 2_000;
-
 /// What a driver works with.
 pub(crate) struct Ports<C> {
     pub(crate) chain: Arc<C>,
@@ -189,8 +185,7 @@ impl<C: Chain + 'static> Driver<C> {
         if let Some(task) = driver.ports.task.take() {
             driver.take(Event::TaskGiven { task })?;
         }
-        let after = driver.first_block(told.last()).await;
-        let feeder = tokio::spawn(feed(driver.ports.chain.clone(), told, after, head, events));
+        let feeder = tokio::spawn(feed(driver.ports.chain.clone(), told, head, events));
         let result = driver
             .turns(&mut inbox, &mut finished, &mut uploads, stop)
             .await;
@@ -218,17 +213,6 @@ impl<C: Chain + 'static> Driver<C> {
                 Some(uploaded) = receive(uploads) => self.ticket(uploaded),
             };
             self.take(event)?;
-        }
-    }
-
-    /// Where to begin reading the chain.
-    async fn first_block(&self, last: Option<Block>) -> Block {
-        if let Some(last) = last {
-            return last;
-        }
-        match self.ports.chain.block(connito_chain::At::Head).await {
-            Ok(head) => Block(head.number.0.saturating_sub(FIRST_LOOK_BACK_BLOCKS)),
-            Err(_) => Block(0),
         }
     }
 

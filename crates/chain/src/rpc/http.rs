@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use reqwest::{Client, ClientBuilder, Url};
+use reqwest::{Client, ClientBuilder, Response, StatusCode, Url, header};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::RpcTransport;
-use crate::error::TransportError;
+use crate::error::{Limit, TransportError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than the longest wait the server may hold an answer back for.
@@ -85,10 +85,8 @@ fn shown(address: &str) -> String {
 
 fn unusable(address: &str, problem: &str) -> TransportError {
     TransportError {
-        endpoint: shown(address),
-        problem: problem.to_owned(),
         retry: false,
-        source: None,
+        ..TransportError::new(shown(address), problem)
     }
 }
 
@@ -125,13 +123,18 @@ impl HttpTransport {
 
     fn failed(&self, problem: impl Into<String>, source: Option<reqwest::Error>) -> TransportError {
         TransportError {
-            endpoint: self.shown.clone(),
-            problem: problem.into(),
-            retry: true,
             // The message names the URL already.
             source: source.map(|error| error.without_url().into()),
+            ..TransportError::new(self.shown.clone(), problem)
         }
     }
+}
+
+/// The whole seconds after which the server wants to be asked again, where it says so.
+fn pause_of(response: &Response) -> Option<Duration> {
+    let after = response.headers().get(header::RETRY_AFTER)?;
+    let seconds = after.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 impl RpcTransport for HttpTransport {
@@ -152,8 +155,16 @@ impl RpcTransport for HttpTransport {
             };
             self.failed(problem, Some(error))
         })?;
-        if !response.status().is_success() {
-            return Err(self.failed(format!("answered with status {}", response.status()), None));
+        let status = response.status();
+        if !status.is_success() {
+            let words = format!("answered with status {status}");
+            return Err(match status {
+                StatusCode::TOO_MANY_REQUESTS => {
+                    let pause = pause_of(&response);
+                    TransportError::limited(self.shown.clone(), &words, Limit { pause })
+                }
+                _ => self.failed(words, None),
+            });
         }
         let mut answer = Vec::new();
         loop {

@@ -1,10 +1,13 @@
 //! Blocks by head, number and hash, and waiting for the next one.
 //!
 //! A header's hash is computed here from its fields, so that number, parent and hash belong together
-//! whatever endpoint answered. Waiting polls the head a few times a block; a server that can hold an
-//! answer back until there is a block is asked to, and nothing depends on it. A head that stands
-//! still for ten block times is a broken endpoint: the next one is asked.
+//! whatever endpoint answered; a header that was read once is not asked for again. Waiting asks for the
+//! head when one is due (`heads.rs`); a server that can hold an answer back until there is a block is
+//! asked to, and nothing depends on it. A head that stands still for ten block times, one that the
+//! endpoint does not have, and one that no chain can have come to are signs of a broken endpoint: the
+//! next one is asked.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -13,9 +16,10 @@ use parity_scale_codec::{Compact, Encode as _};
 use serde_json::{Value as Json, json};
 use tokio::time::{Instant, sleep_until};
 
-use super::json_rpc::{CallError, Question, ask, ask_all, misshapen};
+use super::heads::Belief;
+use super::json_rpc::{CallError, Question, ask, ask_all, ask_each, misshapen};
 use super::node::Node;
-use crate::chain::{At, BlockRef};
+use crate::chain::{Arrival, At, BlockRef};
 use crate::error::{ChainError, TransportError};
 use crate::hash::blake2_256;
 use crate::hex_text;
@@ -23,10 +27,14 @@ use crate::rpc::RpcTransport;
 
 /// Block times without a new block after which the endpoint counts as stalled.
 const STALLED_AFTER_BLOCKS: u32 = 10;
-/// Polls per block time.
-const POLLS_PER_BLOCK: u32 = 4;
+/// Blocks of which headers are asked for together by whoever is behind.
+const BLOCKS_AHEAD: u64 = 32;
 /// Log items in one header. A real one has two.
 const MAX_LOGS: usize = 64;
+
+fn failed(endpoint: String, problem: String) -> ChainError {
+    TransportError::new(endpoint, problem).into()
+}
 
 /// What a header says, as far as it is read.
 pub(super) fn read_header(header: &Json) -> Option<BlockRef> {
@@ -90,7 +98,11 @@ impl<T: RpcTransport> Node<T> {
 
     async fn look_up(&self, at: At) -> Result<BlockRef, ChainError> {
         match at {
-            At::Head => self.header(json!([]), at).await,
+            At::Head => {
+                let head = self.header(json!([]), at).await?;
+                self.believe(head).await?;
+                Ok(head)
+            }
             At::Finalized => {
                 const METHOD: &str = "chain_getFinalizedHead";
                 let answer = ask(&self.transport, Question::new(METHOD, json!([])));
@@ -99,6 +111,8 @@ impl<T: RpcTransport> Node<T> {
                 self.by_hash(hash, at).await
             }
             At::Number(number) => {
+                // Whoever asks what stands under a number now may have met a fork.
+                self.heads.expect_next(std::iter::empty());
                 const METHOD: &str = "chain_getBlockHash";
                 let answer = ask(&self.transport, Question::new(METHOD, json!([number.0])));
                 let answer = answer.await.map_err(|error| error.at(number))?;
@@ -125,6 +139,9 @@ impl<T: RpcTransport> Node<T> {
     }
 
     async fn by_hash(&self, hash: BlockHash, at: At) -> Result<BlockRef, ChainError> {
+        if let Some(block) = self.headers.get(hash) {
+            return Ok(block);
+        }
         let block = self.header(json!([hex_text::encode(&hash.0)]), at).await?;
         if block.hash == hash {
             return Ok(block);
@@ -148,10 +165,58 @@ impl<T: RpcTransport> Node<T> {
             }
             Ok(header) => header,
         };
-        read_header(&header).ok_or_else(|| misshapen(METHOD, "no header"))
+        let block = read_header(&header).ok_or_else(|| misshapen(METHOD, "no header"))?;
+        self.headers.remember(block);
+        Ok(block)
     }
 
-    /// The block after `after`, as soon as it exists.
+    /// Takes note of a head, unless it cannot be the chain's.
+    async fn believe(&self, head: BlockRef) -> Result<(), ChainError> {
+        let problem = match self.heads.belief(head, self.block_time()) {
+            Belief::Linked => None,
+            // Blocks of a local chain come as its clock is set, not as time passes.
+            Belief::TooFar if !self.holds_answers => {
+                let endpoint = self.transport.endpoint().to_owned();
+                let problem = format!("is at block {}, which is too far ahead", head.number);
+                if !self.heads.doubt(self.transport.give_up(&problem)) {
+                    return Err(failed(endpoint, problem));
+                }
+                self.unnamed(head).await?
+            }
+            Belief::TooFar | Belief::Unlinked => self.unnamed(head).await?,
+        };
+        if let Some(problem) = problem {
+            return Err(self.pass_over(problem));
+        }
+        self.heads.remember(head, self.block_time());
+        Ok(())
+    }
+
+    /// What is wrong with a head that is not the block of its number, on the block before it.
+    async fn unnamed(&self, head: BlockRef) -> Result<Option<String>, ChainError> {
+        let mut named = BTreeSet::from([head.number]);
+        let mut meant = vec![(head.number, head.hash)];
+        if let Some(before) = head.number.0.checked_sub(1) {
+            named.insert(Block(before));
+            meant.insert(0, (Block(before), head.parent));
+        }
+        let named = self.hashes(&named).await?;
+        Ok((named != meant).then(|| {
+            format!(
+                "calls block {} its newest and does not have it",
+                head.number
+            )
+        }))
+    }
+
+    /// The error of an endpoint that is not to be asked any more, as long as there is another.
+    fn pass_over(&self, problem: String) -> ChainError {
+        let endpoint = self.transport.endpoint().to_owned();
+        self.transport.give_up(&problem);
+        failed(endpoint, problem)
+    }
+
+    /// The block after `after`, as soon as it exists, and the head by then.
     ///
     /// # Errors
     /// `deadline` has passed, the head stands still, or the node cannot be reached.
@@ -159,30 +224,100 @@ impl<T: RpcTransport> Node<T> {
         &self,
         after: Block,
         deadline: Duration,
-    ) -> Result<BlockRef, ChainError> {
+    ) -> Result<Arrival, ChainError> {
         let give_up = Instant::now() + deadline;
         let mut held_at = None;
         loop {
-            let asked = Instant::now();
-            let head = self.resolve(At::Head).await?;
-            if head.number == after.next() {
-                return Ok(head);
+            // Two block times at most, so that the watchdog looks at the head often enough.
+            let patience = give_up.duration_since(Instant::now());
+            let patience = patience.min(self.block_time() * 2);
+            let seen = self.heads.number().filter(|seen| *seen <= after);
+            // Once a head: a server that answers at once and has no block is asked like any other.
+            if let Some(seen) = seen.filter(|seen| self.holds_answers && held_at != Some(*seen)) {
+                held_at = Some(seen);
+                if self.held(seen, patience).await? {
+                    self.heads.expect_now();
+                }
             }
+            let head = self.look(after, give_up).await?;
             if head.number > after {
-                return self.resolve(At::Number(after.next())).await;
+                return self.arrived(after.next(), head).await;
             }
             self.watch(head.number)?;
             if Instant::now() >= give_up {
                 return Err(ChainError::Timeout(after.next()));
             }
-            // Two block times at most, so that the watchdog looks at the head often enough.
-            let patience = give_up.duration_since(asked).min(self.block_time() * 2);
-            // Once a head: a server that answers at once and has no block is polled like any other.
-            let holds = self.holds_answers && held_at.replace(head.number) != Some(head.number);
-            if !(holds && self.held(head.number, patience).await?) {
-                sleep_until(give_up.min(asked + self.block_time() / POLLS_PER_BLOCK)).await;
+        }
+    }
+
+    /// The head, when the next one is due or `give_up` has come; at once if somebody has just seen one
+    /// beyond `after`.
+    async fn look(&self, after: Block, give_up: Instant) -> Result<BlockRef, ChainError> {
+        loop {
+            let looking = self.heads.looking.lock().await;
+            if let Some(head) = self.heads.beyond(after, self.block_time()) {
+                return Ok(head);
+            }
+            let now = Instant::now();
+            match self.heads.due() {
+                Some(due) if due > now && give_up > now => {
+                    drop(looking);
+                    sleep_until(due.min(give_up)).await;
+                }
+                _ => return self.resolve(At::Head).await,
             }
         }
+    }
+
+    /// Block `number`, which `head` is or stands on.
+    async fn arrived(&self, number: Block, head: BlockRef) -> Result<Arrival, ChainError> {
+        let known = self.headers.line(head).get(&number).copied();
+        let block = match known {
+            Some(hash) => self.resolve(At::Hash(hash)).await?,
+            None => match self.heads.ahead(number) {
+                Some(block) => block,
+                None => self.fetch_ahead(number, head.number).await?,
+            },
+        };
+        Ok(Arrival {
+            block,
+            head: head.number,
+        })
+    }
+
+    /// Block `number`, and those after it as far as they are likely to be waited for next. Whoever reads
+    /// them sees by their parents if a fork has taken one of them back meanwhile.
+    async fn fetch_ahead(&self, number: Block, head: Block) -> Result<BlockRef, ChainError> {
+        let last = Block(head.0.min(number.0.saturating_add(BLOCKS_AHEAD - 1)));
+        let numbers = (number.0..=last.0).map(Block).collect();
+        let hashes = self.hashes(&numbers).await?;
+        if hashes.first().is_none_or(|(first, _)| *first != number) {
+            let problem = format!("is at block {head} and does not have {number}");
+            return Err(self.pass_over(problem));
+        }
+        let header_of = |(_, hash): &(Block, BlockHash)| {
+            Question::new("chain_getHeader", json!([hex_text::encode(&hash.0)]))
+        };
+        let questions: Vec<Question> = hashes.iter().map(header_of).collect();
+        let answers = ask_each(&self.transport, &questions).await;
+        let answers = answers.map_err(|error| error.at(number))?;
+        let headers = answers
+            .iter()
+            .map(|answer| read_header(answer.as_ref().ok()?));
+        let mut run = hashes
+            .iter()
+            .zip(headers)
+            .map_while(|((number, hash), header)| {
+                header.filter(|header| header.number == *number && header.hash == *hash)
+            });
+        let Some(block) = run.next() else {
+            // Asked for alone, it says why it cannot be had.
+            return self.resolve(At::Number(number)).await;
+        };
+        self.headers.remember(block);
+        self.heads
+            .expect_next(run.inspect(|block| self.headers.remember(*block)));
+        Ok(block)
     }
 
     /// Asks a server that can to answer when there is a block after `after`; whether there is.
@@ -212,12 +347,7 @@ impl<T: RpcTransport> Node<T> {
             // The next endpoint gets its own time.
             *standing = None;
         }
-        Err(ChainError::Transport(TransportError {
-            endpoint,
-            problem,
-            retry: true,
-            source: None,
-        }))
+        Err(failed(endpoint, problem))
     }
 
     /// Completes the error of a pruned state with the oldest block that is still there.

@@ -1,8 +1,9 @@
-//! Everybody's commitment records at one block, and which of two of one block came first.
+//! Every neuron's commitment record at one block, and which of two of one block came first.
 //!
 //! The chain keeps the block of a record but not its place within the block; that is the place of
 //! the extrinsic that wrote it, which the block's events tell. They are read once for each block that
-//! has records and remembered by its hash. A record of more than [`LOOK_BACK_BLOCKS`] ago, and every
+//! has records and remembered by its hash; the hashes are those of the line below the block that is
+//! read at, whatever fork it is of. A record of more than [`LOOK_BACK_BLOCKS`] ago, and every
 //! record of a block whose events are gone, counts as written last: nobody gains precedence by being
 //! forgotten, and old records cost nobody a request.
 
@@ -12,8 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use connito_protocol::ids::{Block, BlockHash, Hotkey, Netuid};
 
 use super::SubtensorChain;
-use super::view::View;
-use crate::chain::{At, CommitmentRecord};
+use super::metagraph;
+use super::view::{View, Wanted};
+use crate::chain::CommitmentRecord;
 use crate::error::ChainError;
 use crate::fields::Field;
 use crate::rpc::RpcTransport;
@@ -53,24 +55,27 @@ impl<T: RpcTransport> SubtensorChain<T> {
         view: &View<'_, T>,
     ) -> Result<Vec<CommitmentRecord>, ChainError> {
         let netuid = self.identity.netuid;
-        let entries = view
-            .entries((PALLET, "CommitmentOf"), &[netuid.0.into()])
-            .await?;
-        let mut records = Vec::new();
-        for (keys, value) in entries {
-            let hotkey = keys.get(1).and_then(Value::as_hotkey);
-            let read = hotkey.and_then(|hotkey| Some((hotkey, record_of(&value)?)));
-            let (hotkey, (block, fields)) = read.ok_or_else(|| ChainError::Shape {
-                item: "Commitments.CommitmentOf".to_owned(),
-                spec: None,
-                detail: "no block and list of fields".to_owned(),
-            })?;
-            records.push(CommitmentRecord {
+        let hotkeys = metagraph::hotkeys(view, netuid).await?;
+        let mut wanted = Wanted::default();
+        let mut places = Vec::with_capacity(hotkeys.len());
+        for hotkey in hotkeys {
+            let keys = [netuid.0.into(), hotkey.0.into()];
+            places.push((
                 hotkey,
-                block,
-                index: LAST,
-                fields,
-            });
+                view.want(&mut wanted, (PALLET, "CommitmentOf"), &keys)?,
+            ));
+        }
+        let found = view.read(wanted).await?;
+        let mut records = Vec::new();
+        for (hotkey, place) in places {
+            if let Some((block, fields)) = found.maybe(place, record_of)? {
+                records.push(CommitmentRecord {
+                    hotkey,
+                    block,
+                    index: LAST,
+                    fields,
+                });
+            }
         }
         let written: BTreeSet<Block> = records.iter().map(|record| record.block).collect();
         let places = self.places(view, written).await?;
@@ -92,13 +97,16 @@ impl<T: RpcTransport> SubtensorChain<T> {
     ) -> Result<BTreeMap<Block, Places>, ChainError> {
         let now = view.block.number.0;
         blocks.retain(|block| block.0 <= now && now - block.0 < LOOK_BACK_BLOCKS);
+        let mut hashes = self.node.headers.line(view.block);
+        hashes.retain(|number, _| blocks.contains(number));
+        blocks.retain(|number| !hashes.contains_key(number));
+        hashes.extend(self.node.hashes(&blocks).await?);
         let mut places = BTreeMap::new();
-        for (number, hash) in self.node.hashes(&blocks).await? {
-            let known = self.written.of(number, hash);
-            let known = match known {
+        for (number, hash) in hashes {
+            let known = match self.written.of(number, hash) {
                 Some(known) => known,
                 None => {
-                    let found = Arc::new(self.places_in(hash).await?);
+                    let found = Arc::new(self.places_in((number, hash)).await?);
                     self.written.remember((number, hash), &found);
                     found
                 }
@@ -109,12 +117,11 @@ impl<T: RpcTransport> SubtensorChain<T> {
     }
 
     /// Nothing of a block whose events are gone or cannot be read: that is so for everybody who asks.
-    async fn places_in(&self, hash: BlockHash) -> Result<BTreeMap<Hotkey, u32>, ChainError> {
-        let events = match self.node.resolve(At::Hash(hash)).await {
-            Ok(block) => self.node.events(block).await,
-            Err(error) => Err(error),
-        };
-        match events {
+    async fn places_in(
+        &self,
+        block: (Block, BlockHash),
+    ) -> Result<BTreeMap<Hotkey, u32>, ChainError> {
+        match self.node.events_in(block).await {
             Ok(events) => Ok(places_of(&events, self.identity.netuid)),
             Err(ChainError::Pruned { .. } | ChainError::Shape { .. }) => Ok(BTreeMap::new()),
             Err(error) => Err(error),

@@ -2,11 +2,15 @@
 //!
 //! Public endpoints are slow, limited and sometimes wrong: each has a bucket of requests that refills at
 //! the pace its operator allows, and whoever fails or stands still is passed over in favour of the next.
-//! An endpoint of another chain is never asked anything but its name: the hash of the first block is
+//! What brings an operation into a block has a part of the bucket to itself and does not stand in line
+//! with reads. An endpoint that says it is asked too often is left alone for as long as it wants, or
+//! for longer each time. An endpoint of another chain is never asked anything but its name: the hash of the first block is
 //! compared before the first question goes there. What is asked twice is the caller's business; a read
 //! pinned to a hash means the same wherever it is answered.
 
+use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use connito_protocol::ids::BlockHash;
@@ -14,13 +18,28 @@ use serde_json::json;
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::{Instant, sleep_until};
 
-use super::json_rpc::{Question, SUBMIT, ask};
-use crate::error::{ChainError, TransportError};
+use super::json_rpc::{Question, SUBMIT, ask, too_often};
+use crate::error::{ChainError, Limit, TransportError};
 use crate::hex_text;
 use crate::rpc::RpcTransport;
 
 /// Requests that an endpoint takes at once before its pace holds.
 const BURST: u32 = 8;
+/// Those of them that reads leave to whoever writes: what an operation needs until it is sent.
+const KEPT_FOR_WRITING: u32 = 4;
+/// How long an endpoint that limits us is left alone, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+tokio::task_local! {
+    /// Set while an operation is being brought into a block.
+    static WRITING: ();
+}
+
+/// Does `work`, whose requests do not wait behind those of others.
+pub(super) fn urgently<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    WRITING.scope((), work)
+}
 
 /// Endpoints in the order in which they are preferred.
 #[derive(Debug)]
@@ -34,7 +53,9 @@ pub struct EndpointPool<T> {
 #[derive(Debug)]
 struct Endpoint<T> {
     transport: T,
-    bucket: Mutex<Bucket>,
+    bucket: std::sync::Mutex<Bucket>,
+    /// Held by the read that goes out next.
+    reading: Mutex<()>,
     /// Set once its first block has been compared.
     checked: OnceCell<()>,
 }
@@ -45,17 +66,41 @@ struct Bucket {
     interval: Duration,
     /// When the bucket was or will be full.
     full_at: Instant,
+    /// Until when the endpoint wants to be left alone.
+    rests_until: Instant,
+    /// How many times in a row it has said so.
+    limited: u32,
 }
 
 impl Bucket {
-    /// When the next request may go out; takes its place.
-    fn take(&mut self) -> Instant {
+    fn new(interval: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            interval,
+            full_at: now,
+            rests_until: now,
+            limited: 0,
+        }
+    }
+
+    /// Takes a request out, leaving `kept` of them; or says when that will be possible.
+    fn take(&mut self, kept: u32) -> Result<(), Instant> {
         let now = Instant::now();
         let full_at = self.full_at.max(now) + self.interval;
+        let free = full_at.checked_sub(self.interval * (BURST - kept));
+        let free = free.unwrap_or(now).max(self.rests_until);
+        if free > now {
+            return Err(free);
+        }
         self.full_at = full_at;
-        full_at
-            .checked_sub(self.interval * BURST)
-            .map_or(now, |free| free.max(now))
+        Ok(())
+    }
+
+    fn rest(&mut self, limit: Limit) {
+        let longer = FIRST_PAUSE.saturating_mul(1 << self.limited.min(16));
+        let pause = limit.pause.unwrap_or(longer);
+        self.limited = self.limited.saturating_add(1);
+        self.rests_until = Instant::now() + pause.clamp(FIRST_PAUSE, LONGEST_PAUSE);
     }
 }
 
@@ -73,19 +118,15 @@ impl<T: RpcTransport> EndpointPool<T> {
     ) -> Result<Self, TransportError> {
         if transports.is_empty() {
             return Err(TransportError {
-                endpoint: "none".to_owned(),
-                problem: "no endpoint is configured".to_owned(),
                 retry: false,
-                source: None,
+                ..TransportError::new("none", "no endpoint is configured")
             });
         }
         let endpoint = |transport| Endpoint {
             transport,
             checked: OnceCell::new(),
-            bucket: Mutex::new(Bucket {
-                interval,
-                full_at: Instant::now(),
-            }),
+            bucket: Bucket::new(interval).into(),
+            reading: Mutex::new(()),
         };
         Ok(Self {
             endpoints: transports.into_iter().map(endpoint).collect(),
@@ -99,9 +140,13 @@ impl<T: RpcTransport> EndpointPool<T> {
         (place, &self.endpoints[place])
     }
 
-    /// Passes over the endpoint at `place`, unless somebody has done so already.
+    /// Passes over the endpoint at `place`, unless somebody has done so already: for the next one that
+    /// may be asked at once, or for whichever may be asked first.
     fn pass_over(&self, place: usize, problem: &str) {
-        let next = (place + 1) % self.endpoints.len();
+        let (now, count) = (Instant::now(), self.endpoints.len());
+        let others = (1..=count).map(|step| (place + step) % count);
+        let next = others.min_by_key(|other| self.endpoints[*other].bucket().rests_until.max(now));
+        let next = next.unwrap_or(place);
         let order = Ordering::Relaxed;
         let moved = self.current.compare_exchange(place, next, order, order);
         if moved.is_ok() && next != place {
@@ -138,10 +183,32 @@ impl<T: RpcTransport> EndpointPool<T> {
 }
 
 impl<T: RpcTransport> Endpoint<T> {
+    fn bucket(&self) -> MutexGuard<'_, Bucket> {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn paced(&self, body: Vec<u8>) -> Result<Vec<u8>, TransportError> {
-        let free = self.bucket.lock().await.take();
-        sleep_until(free).await;
-        self.transport.call(body).await
+        self.await_turn().await;
+        let answer = self.transport.call(body).await?;
+        if let Some(limit) = too_often(&answer) {
+            return Err(limit.of(self.transport.endpoint()));
+        }
+        self.bucket().limited = 0;
+        Ok(answer)
+    }
+
+    /// Waits until a request may go out: reads one after the other, writers as soon as there is one.
+    async fn await_turn(&self) {
+        let writes = WRITING.try_with(|()| ()).is_ok();
+        let (_line, kept) = match writes {
+            true => (None, 0),
+            false => (Some(self.reading.lock().await), KEPT_FOR_WRITING),
+        };
+        loop {
+            let taken = self.bucket().take(kept);
+            let Err(free) = taken else { return };
+            sleep_until(free).await;
+        }
     }
 
     async fn genesis(&self) -> Result<BlockHash, TransportError> {
@@ -162,12 +229,7 @@ impl<T: RpcTransport> Endpoint<T> {
     }
 
     fn failed(&self, problem: String) -> TransportError {
-        TransportError {
-            endpoint: self.transport.endpoint().to_owned(),
-            problem,
-            retry: true,
-            source: None,
-        }
+        TransportError::new(self.transport.endpoint(), problem)
     }
 }
 
@@ -177,22 +239,27 @@ impl<T: RpcTransport> RpcTransport for EndpointPool<T> {
     }
 
     /// Tries every endpoint once, beginning with the current one; the first failure is the answer if
-    /// all fail. What is submitted is not sent on: the one that failed may have it, and whoever sent it
-    /// looks for it before anything else.
+    /// all fail. What is submitted is not sent on, unless it was refused unread: the one that failed
+    /// may have it, and whoever sent it looks for it before anything else.
     async fn call(&self, body: Vec<u8>) -> Result<Vec<u8>, TransportError> {
         let submits = body
             .windows(SUBMIT.len())
             .any(|part| part == SUBMIT.as_bytes());
-        let attempts = if submits { 1 } else { self.endpoints.len() };
         let mut first = None;
-        for _ in 0..attempts {
+        for _ in 0..self.endpoints.len() {
             let (place, endpoint) = self.current();
-            match self.call_at(endpoint, body.clone()).await {
+            let error = match self.call_at(endpoint, body.clone()).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => {
-                    self.pass_over(place, &error.problem);
-                    first.get_or_insert(error);
-                }
+                Err(error) => error,
+            };
+            if let Some(limit) = error.limit {
+                endpoint.bucket().rest(limit);
+            }
+            let may_be_taken = submits && error.limit.is_none();
+            self.pass_over(place, &error.problem);
+            first.get_or_insert(error);
+            if may_be_taken {
+                break;
             }
         }
         let (_, endpoint) = self.current();

@@ -1,9 +1,11 @@
 //! JSON-RPC as a Substrate node speaks it: requests, batches, and what its errors mean.
 //!
-//! A batch is one body, so that everything read about one block costs one round trip. Nodes and
-//! development tools phrase the same refusal in several ways (`"Custom error: 6"`, `{"Custom":6}`,
+//! A batch is one body, so that everything read about one block costs one round trip; a server that
+//! takes no batches, or none as long, is asked one by one. Nodes and development tools phrase the same refusal in several ways (`"Custom error: 6"`, `{"Custom":6}`,
 //! `{"invalid":{"stale":null}}` in the message); all shapes that have been seen are read. An error
 //! that nobody expected names the method and is shown verbatim.
+
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -11,7 +13,7 @@ use serde_json::{Value as Json, json};
 use connito_protocol::ids::Block;
 
 use crate::chain::At;
-use crate::error::{ChainError, PoolError, Reject, TransportError};
+use crate::error::{ChainError, Limit, PoolError, Reject, TransportError};
 use crate::rpc::RpcTransport;
 
 /// Hands an extrinsic to the pool.
@@ -26,8 +28,14 @@ const BANNED: i64 = 1_012;
 const ALREADY_IMPORTED: i64 = 1_013;
 const PRIORITY_TOO_LOW: i64 = 1_014;
 const DROPPED: i64 = 1_016;
-/// What public endpoints answer to those who ask too often.
-const TOO_OFTEN: [i64; 2] = [-32_004, -32_005];
+/// What endpoints answer to those who ask too often: two in use at public ones, a server that is busy,
+/// two of providers, and a node's own limit.
+const TOO_OFTEN: [i64; 6] = [-32_004, -32_005, -32_009, -32_029, -32_999, 429];
+/// Errors of servers and not of the runtime. What such an error says may tell that it is a limit.
+const OF_THE_SERVER: std::ops::RangeInclusive<i64> = -32_999..=-32_000;
+const TOO_OFTEN_IN_WORDS: [&str; 3] = ["rate limit", "too many requests", "limit exceeded"];
+/// Bytes of an answer that may be nothing but a refusal.
+const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 
 /// One question.
 #[derive(Debug, Clone)]
@@ -114,10 +122,65 @@ pub(super) async fn ask_all(
     transport: &impl RpcTransport,
     questions: Vec<Question>,
 ) -> Result<Vec<Json>, CallError> {
-    // An empty batch is an error to every server.
-    if questions.is_empty() {
-        return Ok(Vec::new());
+    let answers = ask_each(transport, &questions).await?;
+    answers.into_iter().collect()
+}
+
+/// Asks several questions in one body; each has its own answer.
+pub(super) async fn ask_each(
+    transport: &impl RpcTransport,
+    questions: &[Question],
+) -> Result<Vec<Result<Json, CallError>>, CallError> {
+    if let Some(answers) = ask_together(transport, questions).await? {
+        return Ok(answers);
     }
+    let mut answers = Vec::with_capacity(questions.len());
+    for question in questions {
+        let alone = ask_together(transport, std::slice::from_ref(question)).await?;
+        answers.extend(alone.into_iter().flatten());
+    }
+    Ok(answers)
+}
+
+/// Asks in one body; nothing if the server refuses to be asked several questions at once.
+async fn ask_together(
+    transport: &impl RpcTransport,
+    questions: &[Question],
+) -> Result<Option<Vec<Result<Json, CallError>>>, CallError> {
+    // An empty batch is an error to every server.
+    let Some(name) = questions.first().map(|question| question.method) else {
+        return Ok(Some(Vec::new()));
+    };
+    let bytes = transport.call(body_of(questions)).await?;
+    let answers = read_answers(&bytes).map_err(|error| misshapen(name, error.to_string()))?;
+    let mut ordered: Vec<Option<Result<Json, CallError>>> = Vec::new();
+    ordered.resize_with(questions.len(), || None);
+    for answer in answers {
+        let endpoint = transport.endpoint();
+        if let Some(limit) = answer.error.as_ref().and_then(Refusal::limit) {
+            return Err(limit.of(endpoint).into());
+        }
+        // An error without a number is one of the whole.
+        if questions.len() > 1 && answer.id.is_none() && answer.error.is_some() {
+            return Ok(None);
+        }
+        let place = usize::try_from(answer.id.unwrap_or(0)).unwrap_or(usize::MAX);
+        let Some(question) = questions.get(place) else {
+            return Err(misshapen(name, "an answer to no question").into());
+        };
+        ordered[place] = Some(match answer.error {
+            Some(refusal) => Err(refusal.meaning(question.method)),
+            None => Ok(answer.result),
+        });
+    }
+    let answered = questions.iter().zip(ordered);
+    let answered = answered.map(|(question, answer)| {
+        answer.unwrap_or_else(|| Err(misshapen(question.method, "no answer").into()))
+    });
+    Ok(Some(answered.collect()))
+}
+
+fn body_of(questions: &[Question]) -> Vec<u8> {
     let mut bodies: Vec<Json> = questions
         .iter()
         .enumerate()
@@ -129,26 +192,7 @@ pub(super) async fn ask_all(
         1 => bodies.remove(0),
         _ => Json::Array(bodies),
     };
-    let bytes = transport.call(body.to_string().into_bytes()).await?;
-    let name = questions[0].method;
-    let answers = read_answers(&bytes).map_err(|error| misshapen(name, error.to_string()))?;
-    let mut ordered: Vec<Option<Json>> = vec![None; questions.len()];
-    for answer in answers {
-        let place = usize::try_from(answer.id.unwrap_or(0)).unwrap_or(usize::MAX);
-        let Some(question) = questions.get(place) else {
-            return Err(misshapen(name, "an answer to no question").into());
-        };
-        if let Some(refusal) = answer.error {
-            return Err(refusal.meaning(question.method, transport.endpoint()));
-        }
-        ordered[place] = Some(answer.result);
-    }
-    let answered = questions.iter().zip(ordered);
-    answered
-        .map(|(question, answer)| {
-            answer.ok_or_else(|| misshapen(question.method, "no answer").into())
-        })
-        .collect()
+    body.to_string().into_bytes()
 }
 
 fn read_answers(bytes: &[u8]) -> Result<Vec<Answer>, serde_json::Error> {
@@ -156,6 +200,30 @@ fn read_answers(bytes: &[u8]) -> Result<Vec<Answer>, serde_json::Error> {
         Json::Array(answers) => answers.into_iter().map(serde_json::from_value).collect(),
         answer => serde_json::from_value(answer).map(|answer| vec![answer]),
     }
+}
+
+/// The words of an endpoint that is asked too often.
+#[derive(Debug)]
+pub(super) struct TooOften {
+    words: String,
+    limit: Limit,
+}
+
+impl TooOften {
+    /// The error of the endpoint that said so.
+    pub(super) fn of(&self, endpoint: &str) -> TransportError {
+        TransportError::limited(endpoint, &self.words, self.limit)
+    }
+}
+
+/// Whether an answer says that the endpoint is asked too often.
+pub(super) fn too_often(answer: &[u8]) -> Option<TooOften> {
+    const ERROR: &[u8] = b"\"error\"";
+    let may_refuse =
+        answer.len() <= MAX_REFUSAL_BYTES && answer.windows(ERROR.len()).any(|part| part == ERROR);
+    let answers = may_refuse.then(|| read_answers(answer).ok())??;
+    let refusals = answers.iter().filter_map(|answer| answer.error.as_ref());
+    refusals.filter_map(Refusal::limit).next()
 }
 
 /// The error of an answer that is not what the method answers.
@@ -168,7 +236,25 @@ pub(super) fn misshapen(item: &str, detail: impl Into<String>) -> ChainError {
 }
 
 impl Refusal {
-    fn meaning(self, method: &str, endpoint: &str) -> CallError {
+    /// What it says, if it says that the endpoint is asked too often.
+    fn limit(&self) -> Option<TooOften> {
+        let text = self.text();
+        let words = OF_THE_SERVER.contains(&self.code)
+            && TOO_OFTEN_IN_WORDS.iter().any(|words| text.contains(words));
+        // A node that takes no batches says so under one of the same numbers.
+        if text.contains("batch") || !(words || TOO_OFTEN.contains(&self.code)) {
+            return None;
+        }
+        let data = self.data.as_ref();
+        let seconds = data.and_then(|data| data.get("retry_after")?.as_f64());
+        let pause = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Some(TooOften {
+            words: format!("{} ({})", self.message, self.code),
+            limit: Limit { pause },
+        })
+    }
+
+    fn meaning(self, method: &str) -> CallError {
         let text = self.text();
         if text.contains("already discarded") {
             return CallError::Discarded;
@@ -183,13 +269,6 @@ impl Refusal {
             _ if uncoded => self.of_the_pool(),
             BAD_FORMAT | TRAPPED => PoolError::Undecodable(self.message).into(),
             INVALID | BANNED | ALREADY_IMPORTED | PRIORITY_TOO_LOW | DROPPED => self.of_the_pool(),
-            code if TOO_OFTEN.contains(&code) => TransportError {
-                endpoint: endpoint.to_owned(),
-                problem: format!("asked too often: {}", self.message),
-                retry: true,
-                source: None,
-            }
-            .into(),
             code => misshapen(method, format!("error {code}: {}", self.message)),
         };
         meaning.into()
@@ -255,7 +334,7 @@ mod tests {
             message,
             data,
         }
-        .meaning("author_submitExtrinsic", "here")
+        .meaning("author_submitExtrinsic")
         .at(Block(7))
     }
 
@@ -305,7 +384,7 @@ mod tests {
         assert_eq!(poor, PoolError::CannotPay);
         let trap = r#"{"message":"Error: wasm `unreachable` instruction executed"}"#;
         let trap: Refusal = serde_json::from_str(trap).expect("an error without a code");
-        let trap = trap.meaning(SUBMIT, "here").at(Block(7));
+        let trap = trap.meaning(SUBMIT).at(Block(7));
         assert!(matches!(trap, ChainError::Pool(PoolError::Undecodable(_))));
         let stale = pool(NO_CODE, r#"{"invalid":{"ancientBirth":null}}"#, None);
         assert_eq!(stale, PoolError::Outdated);
@@ -338,10 +417,6 @@ mod tests {
             error.to_string(),
             "the shape of author_submitExtrinsic is not understood: error -5: what?"
         );
-        assert!(matches!(
-            read(-32_004, "slow down", None),
-            ChainError::Transport(_)
-        ));
         let pruned = "Client error: UnknownBlock: State already discarded for 0x12";
         assert!(matches!(
             read(4_003, pruned, None),
@@ -350,5 +425,42 @@ mod tests {
                 oldest: None
             }
         ));
+    }
+
+    /// Every code and wording that is known for it; how long to wait where that is said.
+    #[test]
+    fn an_endpoint_that_is_asked_too_often_is_understood() {
+        let answer = |code: i64, message: &str, data: Json| {
+            let error = json!({ "code": code, "message": message, "data": data });
+            let answer = json!({ "jsonrpc": "2.0", "id": 0, "error": error });
+            too_often(answer.to_string().as_bytes()).map(|limit| limit.of("here"))
+        };
+        let error = answer(-32_005, "slow down", json!({ "retry_after": 2.5 })).unwrap();
+        let shown = "chain endpoint here: limits how often it is asked: slow down (-32005)";
+        assert_eq!(error.to_string(), shown);
+        let pause = Some(Duration::from_millis(2_500));
+        assert_eq!(error.limit, Some(Limit { pause }));
+        for (code, message) in [
+            (-32_004, "limit exceeded"),
+            (-32_999, "RPC rate limit exceeded"),
+            (-32_029, "Too Many Requests"),
+            (-32_009, "Server is busy, try again later"),
+            (-32_000, "daily rate limit reached"),
+            (429, "slow down"),
+        ] {
+            let error = answer(code, message, Json::Null);
+            assert!(error.is_some_and(|error| error.limit.is_some()), "{code}");
+        }
+        for (code, message) in [
+            (-32_005, "Batched requests are not supported by this server"),
+            (-32_601, "Method not found"),
+            (-32_008, "Response is too big"),
+            (1_010, "Invalid Transaction: rate limit"),
+            (4_003, "State already discarded"),
+        ] {
+            assert!(answer(code, message, Json::Null).is_none(), "{code}");
+        }
+        let long = format!("{}\"error\"", " ".repeat(MAX_REFUSAL_BYTES));
+        assert!(too_often(long.as_bytes()).is_none());
     }
 }

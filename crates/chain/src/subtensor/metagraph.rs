@@ -1,8 +1,9 @@
 //! The subnet at one block: its neurons, parameters and epoch, out of raw storage.
 //!
 //! Runtime calls that give all of this at once exist, but the structs behind them keep growing; the
-//! storage items have kept their shapes. Three round trips: what is kept per subnet, what is kept per
-//! uid, what is kept per hotkey.
+//! storage items have kept their shapes. Three round trips at the first block: what is kept per subnet,
+//! what is kept per uid, what is kept per hotkey. From then on one, for what was read at one block is
+//! asked for at once at the next, and another for each of the three that has something new.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -209,6 +210,16 @@ pub(super) async fn metagraph<T: RpcTransport>(
             next_epoch_block: subnet.schedule.next_epoch(),
         },
     })
+}
+
+/// Everybody who holds a uid.
+pub(super) async fn hotkeys<T: RpcTransport>(
+    view: &View<'_, T>,
+    netuid: Netuid,
+) -> Result<Vec<Hotkey>, ChainError> {
+    let subnet = subnet(view, netuid).await?;
+    let slots = slots(view, netuid, subnet.neurons).await?;
+    Ok(slots.into_iter().map(|(_, hotkey, _)| hotkey).collect())
 }
 
 /// Who holds each uid, and since when. A uid without a hotkey is no neuron.

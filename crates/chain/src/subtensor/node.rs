@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use connito_protocol::ids::{Block, BlockHash, Hotkey};
@@ -14,9 +14,12 @@ use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
 use super::blocks::read_hash;
-use super::json_rpc::{CallError, Question, SUBMIT, ask, misshapen};
-use super::runtimes::{Named, Runtimes};
-use super::view::View;
+use super::headers::Headers;
+use super::heads::Heads;
+use super::json_rpc::{CallError, Question, SUBMIT, ask, ask_all, misshapen};
+use super::runtimes::{Named, Runtimes, read_version, version_after};
+use super::states::{State, States};
+use super::view::{self, View};
 use crate::chain::{At, BlockRef};
 use crate::error::{ChainError, Reject};
 use crate::hex_text;
@@ -35,6 +38,9 @@ pub(super) const ERA_BLOCKS: u64 = 16;
 /// How far behind the head an era begins: a fork of fewer blocks leaves the signature good.
 const ANCHOR_DEPTH: u64 = 2;
 
+/// The item in which a state says which version of the runtime made it.
+const LAST_UPGRADE: &str = "LastRuntimeUpgrade";
+
 /// A node of one chain, reached through a transport.
 #[derive(Debug)]
 pub struct Node<T> {
@@ -46,6 +52,9 @@ pub struct Node<T> {
     pub(super) holds_answers: bool,
     /// The head that a wait has found standing still, and since when.
     pub(super) standing: Mutex<Option<(Block, Instant)>>,
+    pub(super) heads: Heads,
+    pub(super) headers: Headers,
+    states: States,
 }
 
 /// What a block says about an extrinsic.
@@ -95,6 +104,9 @@ impl<T: RpcTransport> Node<T> {
             block_time_ms: USUAL_BLOCK_TIME_MS,
             runtimes: Runtimes::kept_in(metadata_folder),
             standing: Mutex::new(None),
+            heads: Heads::default(),
+            headers: Headers::default(),
+            states: States::default(),
         };
         let head = node.resolve(At::Head).await?;
         node.block_time_ms = block_time_of(&node.runtime_at(head).await?);
@@ -176,12 +188,39 @@ impl<T: RpcTransport> Node<T> {
         Ok(hashes)
     }
 
+    /// The state after a block.
     pub(super) async fn view(&self, block: BlockRef) -> Result<View<'_, T>, ChainError> {
+        let state = self.states.after(block.hash);
+        let opened = state.runtime.get_or_try_init(|| self.open(block, &state));
+        let runtime = opened.await?.clone();
         Ok(View {
             transport: &self.transport,
-            runtime: self.runtime_at(block).await?,
             block,
+            runtime,
+            state,
         })
+    }
+
+    /// Asks for everything that is usually looked at, together with the version of the runtime by which
+    /// it is read.
+    async fn open(&self, block: BlockRef, state: &State) -> Result<Runtime, ChainError> {
+        let mut keys = self.states.habits();
+        keys.insert(view::system_key(LAST_UPGRADE));
+        let keys = keys.into_iter().collect();
+        let named = (block.number, block.hash);
+        let mut values = view::values(&self.transport, named, keys).await?;
+        let version = values.remove(&view::system_key(LAST_UPGRADE)).flatten();
+        state.remember(values);
+        match self.met(version) {
+            Some(runtime) => Ok(runtime),
+            None => self.runtime_at(block).await,
+        }
+    }
+
+    /// The runtime that a state says it was made by, unless it does not say or the version is new.
+    fn met(&self, last_upgrade: Option<Vec<u8>>) -> Option<Runtime> {
+        let spec = view::spec_of(&last_upgrade?)?;
+        self.runtimes.of_spec(spec)
     }
 
     pub(super) async fn pinned(&self, at: At) -> Result<View<'_, T>, ChainError> {
@@ -207,18 +246,40 @@ impl<T: RpcTransport> Node<T> {
     ///
     /// # Errors
     /// The state is gone, or the events are not those of the block's runtime.
-    pub async fn events(&self, block: BlockRef) -> Result<Vec<EventRecord>, ChainError> {
-        let runtime = self.runtime_at(block).await?;
-        let key = hex_text::encode(&runtime.storage_key("System", "Events", &[])?);
-        let params = json!([key, hex_text::encode(&block.hash.0)]);
-        let answer = ask(&self.transport, Question::new("state_getStorage", params)).await;
-        let answer = answer.map_err(|error| error.at(block.number))?;
-        let Some(bytes) = answer.as_str() else {
-            return Ok(Vec::new());
+    pub async fn events(&self, block: BlockRef) -> Result<Arc<[EventRecord]>, ChainError> {
+        self.events_in((block.number, block.hash)).await
+    }
+
+    /// As [`Self::events`], of a block of which the header need not be known.
+    pub(super) async fn events_in(
+        &self,
+        block: (Block, BlockHash),
+    ) -> Result<Arc<[EventRecord]>, ChainError> {
+        match self.states.find(block.1) {
+            Some(state) => {
+                let events = state.events.get_or_try_init(|| self.read_events(block));
+                Ok(Arc::clone(events.await?))
+            }
+            None => self.read_events(block).await,
+        }
+    }
+
+    async fn read_events(
+        &self,
+        (number, hash): (Block, BlockHash),
+    ) -> Result<Arc<[EventRecord]>, ChainError> {
+        let [upgrade, events] = [LAST_UPGRADE, "Events"].map(view::system_key);
+        let keys = vec![upgrade.clone(), events.clone()];
+        let mut values = view::values(&self.transport, (number, hash), keys).await?;
+        let version = values.remove(&upgrade).flatten();
+        let Some(bytes) = values.remove(&events).flatten() else {
+            return Ok(Arc::default());
         };
-        let bytes = hex_text::decode(bytes);
-        let bytes = bytes.ok_or_else(|| misshapen("state_getStorage", "no bytes"))?;
-        Ok(runtime.events(&bytes)?)
+        let runtime = match self.met(version) {
+            Some(runtime) => runtime,
+            None => self.runtime_at(self.resolve(At::Hash(hash)).await?).await?,
+        };
+        Ok(runtime.events(&bytes)?.into())
     }
 
     /// The nonce of the account's next extrinsic, counting those that wait in the pool.
@@ -226,11 +287,8 @@ impl<T: RpcTransport> Node<T> {
     /// # Errors
     /// The node cannot be reached or its answer not be read.
     pub async fn next_nonce(&self, account: Hotkey) -> Result<u64, ChainError> {
-        const METHOD: &str = "system_accountNextIndex";
-        let question = Question::new(METHOD, json!([account.to_string()]));
-        let answer = ask(&self.transport, question).await;
-        let answer = answer.map_err(|error| error.at(Block(0)))?;
-        answer.as_u64().ok_or_else(|| misshapen(METHOD, "no nonce"))
+        let answer = ask(&self.transport, nonce_of(account)).await;
+        read_nonce(&answer.map_err(|error| error.at(Block(0)))?)
     }
 
     /// What the account's next extrinsic is signed under, as of `head`: a short era that begins a
@@ -239,16 +297,52 @@ impl<T: RpcTransport> Node<T> {
     /// # Errors
     /// The node cannot be reached or its answers not be read.
     pub async fn terms(&self, head: BlockRef, account: Hotkey) -> Result<SigningTerms, ChainError> {
+        let nonce = self.next_nonce(account).await?;
+        self.terms_under(head, nonce).await
+    }
+
+    /// As [`Self::terms`], with the runtime that will make the next block, in one body.
+    pub(super) async fn runtime_and_terms(
+        &self,
+        head: BlockRef,
+        account: Hotkey,
+    ) -> Result<(Runtime, SigningTerms), ChainError> {
+        let state = (head.number.0, head.hash);
+        if let Some(runtime) = self.runtimes.remembered(state) {
+            return Ok((runtime, self.terms(head, account).await?));
+        }
+        let questions = vec![nonce_of(account), version_after(head.hash)];
+        let asked = async {
+            let answers = ask_all(&self.transport, questions).await?;
+            let mut answers = answers.into_iter();
+            let nonce = read_nonce(&answers.next().unwrap_or_default())?;
+            let version = read_version(&answers.next().unwrap_or_default())?;
+            let (transport, genesis) = (&self.transport, self.genesis);
+            let runtime = self
+                .runtimes
+                .of_version(transport, genesis, (state, version));
+            Ok::<_, CallError>((runtime.await?, nonce))
+        };
+        match asked.await {
+            Ok((runtime, nonce)) => Ok((runtime, self.terms_under(head, nonce).await?)),
+            Err(error) => Err(self.dated(error.at(head.number)).await),
+        }
+    }
+
+    async fn terms_under(&self, head: BlockRef, nonce: u64) -> Result<SigningTerms, ChainError> {
         let anchor = Block(head.number.0.saturating_sub(ANCHOR_DEPTH));
-        let anchor = self.resolve(At::Number(anchor)).await?;
+        let hash = match self.headers.line(head).get(&anchor) {
+            Some(hash) => *hash,
+            None => self.resolve(At::Number(anchor)).await?.hash,
+        };
         Ok(SigningTerms {
             genesis: self.genesis.0,
-            nonce: self.next_nonce(account).await?,
+            nonce,
             tip: 0,
             era: Era::Mortal {
                 period: ERA_BLOCKS,
-                current: anchor.number.0,
-                hash: anchor.hash.0,
+                current: anchor.0,
+                hash: hash.0,
             },
         })
     }
@@ -290,8 +384,8 @@ impl<T: RpcTransport> Node<T> {
 
     /// Why the extrinsic at `index` failed, if it did: by the names of the block's own runtime.
     async fn failure(&self, block: BlockRef, index: u32) -> Result<Option<Reject>, ChainError> {
-        let runtime = self.runtime_at(block).await?;
-        for event in self.events(block).await? {
+        let runtime = self.view(block).await?.runtime;
+        for event in self.events(block).await?.iter() {
             if event.extrinsic != Some(index) || event.pallet != "System" {
                 continue;
             }
@@ -313,6 +407,17 @@ impl<T: RpcTransport> Node<T> {
             format!("nothing about extrinsic {index} of block {}", block.number),
         ))
     }
+}
+
+const NONCE_METHOD: &str = "system_accountNextIndex";
+
+fn nonce_of(account: Hotkey) -> Question {
+    Question::new(NONCE_METHOD, json!([account.to_string()]))
+}
+
+fn read_nonce(answer: &Json) -> Result<u64, ChainError> {
+    let nonce = answer.as_u64();
+    nonce.ok_or_else(|| misshapen(NONCE_METHOD, "no nonce"))
 }
 
 async fn first_block(transport: &impl RpcTransport) -> Result<BlockHash, ChainError> {

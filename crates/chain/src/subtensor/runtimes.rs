@@ -1,10 +1,11 @@
 //! Which runtime stands in the state after a block, and its metadata: fetched once for each version.
 //!
 //! A block is made by the runtime in the state after its *parent*: a block that brings a new one was
-//! still made by the old. The version is asked for at every block, so an upgrade is noticed where it
-//! happens and older blocks are still read by the runtime that made them. Metadata is kept in
-//! memory and, where a folder is given, on disk under the chain's first hash and the version; a file
-//! that cannot be read is fetched anew.
+//! still made by the old. A block says which version made it (`System.LastRuntimeUpgrade`), so an
+//! upgrade is noticed where it happens and older blocks are still read by the runtime that made them;
+//! what stands here is asked where it does not, where the version is new, and before signing. Metadata
+//! is kept in memory and, where a folder is given, on disk under the chain's first hash and the version;
+//! a file that cannot be read is fetched anew.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -62,7 +63,18 @@ impl Runtimes {
         if let Some(runtime) = self.remembered(block) {
             return Ok(runtime);
         }
-        let version = version_after(transport, block).await?;
+        let answer = ask(transport, version_after(block.1)).await?;
+        let version = read_version(&answer)?;
+        self.of_version(transport, genesis, (block, version)).await
+    }
+
+    /// The runtime of this version, which stands in the state after a block.
+    pub(super) async fn of_version(
+        &self,
+        transport: &impl RpcTransport,
+        genesis: BlockHash,
+        (block, version): (Named, RuntimeVersion),
+    ) -> Result<Runtime, CallError> {
         if let Some(runtime) = self.of_spec(version.spec) {
             self.remember(block, &runtime);
             return Ok(runtime);
@@ -92,13 +104,15 @@ impl Runtimes {
         Ok(runtime)
     }
 
-    fn remembered(&self, (number, hash): Named) -> Option<Runtime> {
+    /// The runtime in the state after a block, if that is known already.
+    pub(super) fn remembered(&self, (number, hash): Named) -> Option<Runtime> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, spec) = known.blocks.get(&number)?;
         (*at == hash).then(|| known.by_spec.get(spec).cloned())?
     }
 
-    fn of_spec(&self, spec: u32) -> Option<Runtime> {
+    /// The runtime of a version that has been met before.
+    pub(super) fn of_spec(&self, spec: u32) -> Option<Runtime> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.by_spec.get(&spec).cloned()
     }
@@ -139,16 +153,18 @@ fn keep(file: &Path, bytes: &[u8]) {
     }
 }
 
-async fn version_after(
-    transport: &impl RpcTransport,
-    (_, hash): Named,
-) -> Result<RuntimeVersion, CallError> {
-    const METHOD: &str = "state_getRuntimeVersion";
-    let params = json!([hex_text::encode(&hash.0)]);
-    let answer = ask(transport, Question::new(METHOD, params)).await?;
+const VERSION_METHOD: &str = "state_getRuntimeVersion";
+
+/// Which version stands in the state after the block with this hash?
+pub(super) fn version_after(hash: BlockHash) -> Question {
+    Question::new(VERSION_METHOD, json!([hex_text::encode(&hash.0)]))
+}
+
+/// The answer to [`version_after`].
+pub(super) fn read_version(answer: &Json) -> Result<RuntimeVersion, ChainError> {
     let number = |name: &str| u32::try_from(answer.get(name)?.as_u64()?).ok();
     let version = number("specVersion").zip(number("transactionVersion"));
-    let (spec, transaction) = version.ok_or_else(|| misshapen(METHOD, "no versions"))?;
+    let (spec, transaction) = version.ok_or_else(|| misshapen(VERSION_METHOD, "no versions"))?;
     Ok(RuntimeVersion { spec, transaction })
 }
 

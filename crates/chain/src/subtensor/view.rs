@@ -1,19 +1,27 @@
 //! Reading storage at one block: keys by name, one round trip for many, nothing from anywhere else.
 //!
-//! A [`View`] is a block and the runtime that governed it. Whatever it reads is of that block's hash;
-//! a node that no longer has the state makes the read fail, and no other block takes its place.
+//! A [`View`] is a block and the runtime that governed it. Whatever it reads is of that block's hash,
+//! be it now or a moment ago; a node that no longer has the state makes the read fail, and no other
+//! block takes its place.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use connito_protocol::ids::{Block, BlockHash};
+use parity_scale_codec::{Compact, Decode as _};
 use serde_json::{Value as Json, json};
 
 use super::json_rpc::{CallError, Question, ask, ask_all, misshapen};
+use super::states::State;
 use crate::chain::BlockRef;
 use crate::error::ChainError;
+use crate::hash::twox128;
 use crate::hex_text;
 use crate::rpc::RpcTransport;
 use crate::runtime::{Runtime, Value};
 
-/// Keys in one `state_queryStorageAt`.
-const KEYS_PER_QUESTION: usize = 512;
+/// Keys in one `state_queryStorageAt`: all that is read of a subnet with 256 neurons.
+const KEYS_PER_QUESTION: usize = 2_048;
 /// Keys in one page of a listing: the most that nodes give.
 const KEYS_PER_PAGE: usize = 1_000;
 /// Pages of one listing: a subnet's items have a few hundred entries.
@@ -25,6 +33,7 @@ pub(super) struct View<'a, T> {
     pub(super) transport: &'a T,
     pub(super) block: BlockRef,
     pub(super) runtime: Runtime,
+    pub(super) state: Arc<State>,
 }
 
 /// Entries to read together.
@@ -50,16 +59,12 @@ pub(super) struct Found {
 }
 
 impl<T: RpcTransport> View<'_, T> {
-    fn hash(&self) -> String {
-        hex_text::encode(&self.block.hash.0)
+    fn named(&self) -> (Block, BlockHash) {
+        (self.block.number, self.block.hash)
     }
 
-    /// Of an endpoint that lacks the block, another may have it.
-    fn at(&self, error: CallError) -> ChainError {
-        if matches!(error, CallError::NoBlock) {
-            self.transport.give_up("does not have a block");
-        }
-        error.at(self.block.number)
+    fn hash(&self) -> String {
+        hex_text::encode(&self.block.hash.0)
     }
 
     /// Adds an entry to those wanted.
@@ -74,36 +79,20 @@ impl<T: RpcTransport> View<'_, T> {
         Ok(Place(wanted.0.len() - 1))
     }
 
-    /// Reads everything wanted in one body.
+    /// Reads everything wanted that has not been read of this block yet, in one body.
     pub(super) async fn read(&self, wanted: Wanted) -> Result<Found, ChainError> {
-        let questions = wanted.0.chunks(KEYS_PER_QUESTION).map(|entries| {
-            let keys: Vec<String> = entries.iter().map(|e| hex_text::encode(&e.key)).collect();
-            Question::new("state_queryStorageAt", json!([keys, self.hash()]))
-        });
-        let answers = ask_all(self.transport, questions.collect()).await;
-        let mut values = std::collections::BTreeMap::new();
-        for answer in answers.map_err(|error| self.at(error))? {
-            for (key, value) in changes(&answer)
-                .ok_or_else(|| misshapen("state_queryStorageAt", "no list of changes"))?
-            {
-                values.insert(key, value);
-            }
-        }
-        let mut entries = Vec::with_capacity(wanted.0.len());
-        for entry in wanted.0 {
-            // A node lists what it was asked for, absent values too; half a list is no answer.
-            let value = values.get(&entry.key).cloned();
-            let missing = || {
-                misshapen(
-                    "state_queryStorageAt",
-                    "a key that was asked for is missing",
-                )
-            };
-            entries.push((entry, value.ok_or_else(missing)?));
-        }
+        let keys = wanted.0.iter().map(|entry| entry.key.as_slice());
+        let unread = self.state.unread(keys);
+        self.state
+            .remember(values(self.transport, self.named(), unread).await?);
+        let known = |entry: Entry| {
+            let value = self.state.look_at(&entry.key);
+            Ok((entry, value.ok_or_else(incomplete)?))
+        };
+        let entries = wanted.0.into_iter().map(known);
         Ok(Found {
             runtime: self.runtime.clone(),
-            entries,
+            entries: entries.collect::<Result<_, ChainError>>()?,
         })
     }
 
@@ -125,17 +114,14 @@ impl<T: RpcTransport> View<'_, T> {
         keys: &[Value],
     ) -> Result<Vec<(Vec<Value>, Value)>, ChainError> {
         let prefix = self.runtime.storage_key(pallet, item, keys)?;
-        let mut wanted = Wanted::default();
-        for key in self.keys(&prefix).await? {
-            wanted.0.push(Entry { pallet, item, key });
-        }
-        let found = self.read(wanted).await?;
-        let mut entries = Vec::with_capacity(found.entries.len());
-        for (place, (entry, _)) in found.entries.iter().enumerate() {
-            let keys = self.runtime.storage_keys_of(pallet, item, &entry.key)?;
-            if let Some(value) = found.value(Place(place))? {
-                entries.push((keys, value));
-            }
+        // Seldom looked at, and much: not remembered.
+        let listed = self.keys(&prefix).await?;
+        let values = values(self.transport, self.named(), listed).await?;
+        let mut entries = Vec::with_capacity(values.len());
+        for (key, bytes) in values {
+            let keys = self.runtime.storage_keys_of(pallet, item, &key)?;
+            let value = self.runtime.storage_value(pallet, item, bytes.as_deref())?;
+            entries.extend(value.map(|value| (keys, value)));
         }
         Ok(entries)
     }
@@ -147,7 +133,7 @@ impl<T: RpcTransport> View<'_, T> {
             let start = all.last().map(|key| hex_text::encode(key));
             let params = json!([hex_text::encode(prefix), KEYS_PER_PAGE, start, self.hash()]);
             let page = ask(self.transport, Question::new(METHOD, params)).await;
-            let page = page.map_err(|error| self.at(error))?;
+            let page = page.map_err(|error| at(self.transport, self.block.number, error))?;
             let keys = page.as_array().and_then(|keys| {
                 let keys = keys.iter().map(|key| hex_text::decode(key.as_str()?));
                 keys.collect::<Option<Vec<_>>>()
@@ -168,6 +154,59 @@ impl<T: RpcTransport> View<'_, T> {
         }
         Err(misshapen(METHOD, "more keys than a subnet has"))
     }
+}
+
+/// What the chain has under each of these keys after a block, in one body.
+pub(super) async fn values(
+    transport: &impl RpcTransport,
+    (number, hash): (Block, BlockHash),
+    keys: Vec<Vec<u8>>,
+) -> Result<BTreeMap<Vec<u8>, Option<Vec<u8>>>, ChainError> {
+    const METHOD: &str = "state_queryStorageAt";
+    let hash = hex_text::encode(&hash.0);
+    let questions = keys.chunks(KEYS_PER_QUESTION).map(|keys| {
+        let keys: Vec<String> = keys.iter().map(|key| hex_text::encode(key)).collect();
+        Question::new(METHOD, json!([keys, hash]))
+    });
+    let answers = ask_all(transport, questions.collect()).await;
+    let wanted: BTreeSet<Vec<u8>> = keys.into_iter().collect();
+    let mut values = BTreeMap::new();
+    for answer in answers.map_err(|error| at(transport, number, error))? {
+        let changes = changes(&answer).ok_or_else(|| misshapen(METHOD, "no list of changes"))?;
+        values.extend(changes.into_iter().filter(|(key, _)| wanted.contains(key)));
+    }
+    // A node lists what it was asked for, absent values too; half a list is no answer.
+    if values.len() < wanted.len() {
+        return Err(incomplete());
+    }
+    Ok(values)
+}
+
+fn incomplete() -> ChainError {
+    misshapen(
+        "state_queryStorageAt",
+        "a key that was asked for is missing",
+    )
+}
+
+/// The error of a read. Of an endpoint that lacks the block, another may have it.
+fn at(transport: &impl RpcTransport, number: Block, error: CallError) -> ChainError {
+    if matches!(error, CallError::NoBlock) {
+        transport.give_up("does not have a block");
+    }
+    error.at(number)
+}
+
+/// The key of an item of the pallet that every runtime has, whatever its metadata.
+pub(super) fn system_key(item: &str) -> Vec<u8> {
+    [twox128(b"System"), twox128(item.as_bytes())].concat()
+}
+
+/// The version in `System.LastRuntimeUpgrade`.
+pub(super) fn spec_of(last_upgrade: &[u8]) -> Option<u32> {
+    Compact::<u32>::decode(&mut &*last_upgrade)
+        .ok()
+        .map(u32::from)
 }
 
 /// A storage key and its value, if it has one.

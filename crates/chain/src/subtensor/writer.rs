@@ -200,9 +200,9 @@ impl<T: RpcTransport> SubtensorChain<T> {
         op: &Op,
     ) -> Result<Sent, ChainError> {
         let sealed = self.sealed(view, signer.hotkey(), op).await?;
-        let runtime = self.node.runtime_after(view.block).await?;
+        let node = &self.node;
+        let (runtime, terms) = node.runtime_and_terms(view.block, signer.hotkey()).await?;
         let call = calls::encode(&runtime, self.identity.netuid, op, sealed.as_ref())?;
-        let terms = self.node.terms(view.block, signer.hotkey()).await?;
         Ok(Sent {
             op: op.clone(),
             extrinsic: runtime.sign(signer, &call, &terms)?,
@@ -390,7 +390,7 @@ impl<T: RpcTransport> SubtensorChain<T> {
     async fn look(&self, sent: &mut Sent, give_up: Instant) -> Result<Option<Outcome>, ChainError> {
         let patience = give_up.duration_since(Instant::now());
         let looked = sent.looked_until;
-        let block = self.node.await_block(looked.number, patience).await?;
+        let block = self.node.await_block(looked.number, patience).await?.block;
         if block.parent != looked.hash && looked.number > sent.signed_at {
             sent.looked_until = self.node.resolve(At::Number(sent.signed_at)).await?;
             return Ok(None);

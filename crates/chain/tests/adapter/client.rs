@@ -56,8 +56,8 @@ async fn waiting_never_skips_a_block() {
     chain.advance(3).unwrap();
     let started = Instant::now();
     for after in 0..3 {
-        let block = client.wait_block(Block(after), LONG).await.unwrap();
-        assert_eq!(block.number, Block(after + 1));
+        let arrival = client.wait_block(Block(after), LONG).await.unwrap();
+        assert_eq!(arrival.block.number, Block(after + 1));
     }
     assert_eq!(started.elapsed(), Duration::ZERO);
 }
@@ -67,7 +67,12 @@ async fn waiting_ends_with_the_block_or_with_the_deadline() {
     let (_, client) = running(spec()).await;
     let started = Instant::now();
     assert_eq!(
-        client.wait_block(Block(0), LONG).await.unwrap().number,
+        client
+            .wait_block(Block(0), LONG)
+            .await
+            .unwrap()
+            .block
+            .number,
         Block(1)
     );
     assert!(started.elapsed() <= Duration::from_millis(1_010));

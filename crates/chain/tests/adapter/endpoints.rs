@@ -1,5 +1,5 @@
 //! Several endpoints of one chain: passing over those that fail, never asking those of another chain,
-//! keeping to the pace that public ones allow.
+//! keeping to the pace that public ones allow, and leaving alone those that ask for it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,30 +11,46 @@ use connito_chain::rpc::RpcTransport;
 use connito_chain::subtensor::{Connection, EndpointPool, SubtensorChain};
 use connito_chain::{At, Chain, ChainError, TransportError};
 use connito_protocol::ids::{Block, Netuid};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::network::*;
 
-/// An endpoint that can be switched off and counts what it is asked.
+/// What an endpoint makes of an answer: the question, and what a node would answer.
+type Alter = fn(&Value, Value) -> Value;
+
+/// A public endpoint that can be switched off or made to misbehave, and counts what it is asked.
 #[derive(Debug, Clone)]
-struct Switched {
+pub(crate) struct Switched {
     name: &'static str,
     chain: Arc<EmbeddedChain>,
     off: Arc<AtomicBool>,
     asked: Arc<AtomicUsize>,
     /// What was asked, newest last.
     methods: Arc<Mutex<VecDeque<String>>>,
+    alters: Arc<Mutex<Option<Alter>>>,
 }
 
 impl Switched {
-    fn new(name: &'static str, chain: &Arc<EmbeddedChain>) -> Self {
+    pub(crate) fn new(name: &'static str, chain: &Arc<EmbeddedChain>) -> Self {
         Self {
             name,
             chain: Arc::clone(chain),
             off: Arc::default(),
             asked: Arc::default(),
             methods: Arc::default(),
+            alters: Arc::default(),
         }
+    }
+
+    /// From now on its answers are what `alter` makes of them.
+    pub(crate) fn alter(&self, alter: Alter) {
+        *self.alters.lock().unwrap() = Some(alter);
+    }
+
+    /// From now on it answers as a node does.
+    pub(crate) fn behave(&self) {
+        *self.alters.lock().unwrap() = None;
     }
 
     fn asked(&self) -> usize {
@@ -52,19 +68,24 @@ impl RpcTransport for Switched {
         let text = String::from_utf8_lossy(&body).into_owned();
         self.methods.lock().unwrap().push_back(text);
         if self.off.load(Ordering::Relaxed) {
-            return Err(TransportError {
-                endpoint: self.name.to_owned(),
-                problem: "switched off".to_owned(),
-                retry: true,
-                source: None,
-            });
+            return Err(TransportError::new(self.name, "switched off"));
         }
-        // Without the extension: as a public node answers.
-        Ok(self.chain.handle(&body))
+        let question: Value = serde_json::from_slice(&body).unwrap();
+        let mut answer: Value = serde_json::from_slice(&self.chain.handle(&body)).unwrap();
+        if question["method"] == "rpc_methods" {
+            // Without the extension: as a public node answers.
+            answer["result"]["methods"] = Value::Array(Vec::new());
+        }
+        let alter = *self.alters.lock().unwrap();
+        let answer = match alter {
+            Some(alter) => alter(&question, answer),
+            None => answer,
+        };
+        Ok(answer.to_string().into_bytes())
     }
 }
 
-async fn pooled(
+pub(crate) async fn pooled(
     endpoints: &[&Switched],
     interval: Duration,
 ) -> Result<SubtensorChain<EndpointPool<Switched>>, ChainError> {
@@ -73,7 +94,7 @@ async fn pooled(
     SubtensorChain::connect(pool, Connection::default()).await
 }
 
-fn chain() -> Arc<EmbeddedChain> {
+pub(crate) fn chain() -> Arc<EmbeddedChain> {
     EmbeddedChain::in_memory(spec()).unwrap()
 }
 
@@ -194,8 +215,8 @@ async fn an_endpoint_without_new_blocks_is_passed_over_for_one_that_has_them() {
     let stalled = client.wait_block(Block(0), wait).await;
     let expected = "chain endpoint still: no block after 0 for 10 block times";
     assert_eq!(stalled.unwrap_err().to_string(), expected);
-    let block = client.wait_block(Block(0), wait).await.unwrap();
-    assert_eq!(block.number, Block(1));
+    let next = client.wait_block(Block(0), wait).await.unwrap();
+    assert_eq!(next.block.number, Block(1));
 }
 
 /// A block named by its hash is the same everywhere; one endpoint not having it yet is no answer.
@@ -213,4 +234,130 @@ async fn a_block_that_one_endpoint_lacks_is_read_at_the_next() {
     let nowhere = At::Hash(connito_protocol::ids::BlockHash([9; 32]));
     let absent = client.metagraph(nowhere).await.unwrap_err();
     assert!(matches!(absent, ChainError::UnknownBlock(at) if at == nowhere));
+}
+
+fn limited(data: &Value) -> Value {
+    let error = json!({ "code": -32_005, "message": "slow down", "data": data });
+    json!({ "jsonrpc": "2.0", "id": 0, "error": error })
+}
+
+/// What should not happen: that a role stands still, or asks on, because one endpoint has had enough.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_limits_us_is_left_alone_in_favour_of_the_next() {
+    let chain = chain();
+    let (first, second) = (
+        Switched::new("first", &chain),
+        Switched::new("second", &chain),
+    );
+    let client = pooled(&[&first, &second], Duration::ZERO).await.unwrap();
+    first.alter(|_, _| limited(&json!({ "retry_after": 30 })));
+    let asked = first.asked();
+    client.metagraph(At::Head).await.unwrap();
+    assert_eq!(first.asked(), asked + 1);
+    // Not even when the other one fails: that may be over sooner.
+    second.off.store(true, Ordering::Relaxed);
+    first.behave();
+    let error = client.block(At::Head).await.unwrap_err();
+    assert_eq!(error.to_string(), "chain endpoint second: switched off");
+    assert_eq!(first.asked(), asked + 1);
+    tokio::time::advance(Duration::from_secs(30)).await;
+    client.block(At::Head).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_endpoint_is_asked_ever_less_often_while_it_limits_us() {
+    let only = Switched::new("only", &chain());
+    let client = pooled(&[&only], Duration::ZERO).await.unwrap();
+    only.alter(|_, _| limited(&Value::Null));
+    let began = Instant::now();
+    let mut waited = Vec::new();
+    for _ in 0..9 {
+        let error = client.block(At::Head).await.unwrap_err();
+        let expected = "chain endpoint only: limits how often it is asked: slow down (-32005)";
+        assert_eq!(error.to_string(), expected);
+        waited.push(began.elapsed().as_secs());
+    }
+    assert_eq!(waited, [0, 1, 3, 7, 15, 31, 63, 123, 183]);
+    only.behave();
+    client.block(At::Head).await.unwrap();
+    only.alter(|_, _| limited(&Value::Null));
+    let _ = client.block(At::Head).await;
+    only.behave();
+    let again = Instant::now();
+    client.block(At::Head).await.unwrap();
+    assert_eq!(again.elapsed().as_secs(), 1, "all is forgiven");
+}
+
+/// What was refused unread is in nobody's pool; anything else may be, and is not sent twice.
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_one_endpoint_has_no_time_for_is_sent_by_the_next() {
+    let chain = chain();
+    let (first, second) = (
+        Switched::new("first", &chain),
+        Switched::new("second", &chain),
+    );
+    let client = pooled(&[&first, &second], Duration::ZERO).await.unwrap();
+    first.alter(|question, answer| match &question["method"] {
+        method if method == "author_submitExtrinsic" => limited(&Value::Null),
+        _ => answer,
+    });
+    tokio::spawn(async move { client.submit(&pair(MINER), commit("once")).await });
+    let sent = |endpoint: &Switched| {
+        let asked = endpoint.methods.lock().unwrap();
+        asked
+            .iter()
+            .any(|body| body.contains("author_submitExtrinsic"))
+    };
+    while !sent(&second) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(sent(&first));
+}
+
+/// A node may be started without batches; one question after the other does as well.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_takes_no_batches_is_asked_one_by_one() {
+    let chain = chain();
+    let plain = Switched::new("plain", &chain);
+    plain.alter(|question, answer| match question {
+        Value::Array(_) => {
+            let message = "Batched requests are not supported by this server";
+            let error = json!({ "code": -32_005, "message": message });
+            json!({ "jsonrpc": "2.0", "id": null, "error": error })
+        }
+        _ => answer,
+    });
+    let client = pooled(&[&plain], Duration::ZERO).await.unwrap();
+    let signed = client.prepare(&pair(MINER), &commit("alone")).await;
+    chain.submit(&signed.unwrap().bytes).unwrap();
+}
+
+/// Whoever catches up asks as often as the endpoint allows; an operation must not wait for its turn
+/// among twenty questions.
+#[tokio::test(start_paused = true)]
+async fn an_operation_goes_out_before_the_reads_that_stand_in_line() {
+    let endpoint = Switched::new("public", &chain());
+    let client = pooled(&[&endpoint], Duration::from_secs(1)).await.unwrap();
+    let client = Arc::new(client);
+    for _ in 0..20 {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.block(At::Head).await });
+    }
+    tokio::task::yield_now().await;
+    let began = Instant::now();
+    tokio::spawn(async move { client.submit(&pair(MINER), commit("urgent")).await });
+    let is_sent = || {
+        let asked = endpoint.methods.lock().unwrap();
+        asked
+            .iter()
+            .any(|body| body.contains("author_submitExtrinsic"))
+    };
+    while !is_sent() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        began.elapsed()
+    );
 }

@@ -10,8 +10,10 @@ mod client;
 mod endpoints;
 mod faults;
 mod forks;
+mod heads;
 mod http;
 mod network;
+mod requests;
 #[path = "../fixtures/subnet.rs"]
 mod subnet;
 mod weights;

@@ -32,8 +32,8 @@ async fn sealed_weights_show_by_the_block_that_was_planned_and_not_before_their_
     let mut after = receipt.included.number;
     let mut shown = None;
     while after < plan.visible_by {
-        let block = client.wait_block(after, Duration::from_secs(60)).await;
-        after = block.unwrap().number;
+        let next = client.wait_block(after, Duration::from_secs(60)).await;
+        after = next.unwrap().block.number;
         let rows = client.weights(At::Number(after)).await.unwrap().value;
         if let (None, Some(row)) = (shown, rows.first()) {
             assert_eq!(row.weights, [(Uid(2), 21_845), (Uid(3), 65_535)]);
@@ -91,8 +91,8 @@ async fn weights_sealed_for_a_uid_do_not_reach_the_hotkey_that_took_it_over() {
     let plan = sealed.reveal.unwrap();
     let mut after = sealed.included.number;
     while after < plan.visible_by {
-        let block = client.wait_block(after, Duration::from_secs(60)).await;
-        after = block.unwrap().number;
+        let next = client.wait_block(after, Duration::from_secs(60)).await;
+        after = next.unwrap().block.number;
     }
     let rows = client.weights(At::Head).await.unwrap().value;
     let row = &rows.first().expect("revealed").weights;
@@ -116,8 +116,8 @@ async fn a_sealed_record_is_opened_by_the_chain_when_its_round_is_out() {
     let miner = pair(MINER).hotkey();
     let mut after = receipt.included.number;
     let opened = loop {
-        let block = client.wait_block(after, Duration::from_secs(60)).await;
-        after = block.unwrap().number;
+        let next = client.wait_block(after, Duration::from_secs(60)).await;
+        after = next.unwrap().block.number;
         let revealed = client.revealed(miner, At::Number(after)).await.unwrap();
         if let Some(opened) = revealed.into_iter().next() {
             break opened;

@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use connito_chain::{
-    ChainId, ChainKind, CommitmentRecord, Confirmation, EpochState, Metagraph, OperationId, Pinned,
-    SubnetParams, WeightRow,
+    Arrival, ChainId, ChainKind, CommitmentRecord, Confirmation, EpochState, Metagraph,
+    OperationId, Pinned, SubnetParams, WeightRow,
 };
 use connito_protocol::ids::Netuid;
 
@@ -17,6 +17,10 @@ struct Scripted {
     identity: ChainId,
     blocks: Mutex<Vec<BlockRef>>,
     rows: Mutex<Vec<WeightRow>>,
+    /// What it says once of its head.
+    boast: Mutex<Option<BlockRef>>,
+    /// The first block that takes weights.
+    takes_weights_at: Mutex<Block>,
     submitted: mpsc::Sender<Op>,
 }
 
@@ -48,6 +52,8 @@ fn chain(blocks: Vec<BlockRef>) -> (Arc<Scripted>, mpsc::Receiver<Op>) {
         },
         blocks: Mutex::new(blocks),
         rows: Mutex::default(),
+        boast: Mutex::default(),
+        takes_weights_at: Mutex::default(),
         submitted,
     };
     (Arc::new(chain), operations)
@@ -83,14 +89,20 @@ impl Chain for Scripted {
     }
 
     async fn block(&self, at: At) -> Result<BlockRef, ChainError> {
-        self.find(at)
+        match self.boast.lock().unwrap().take() {
+            Some(boast) => Ok(boast),
+            None => self.find(at),
+        }
     }
 
-    async fn wait_block(&self, after: Block, deadline: Duration) -> Result<BlockRef, ChainError> {
+    async fn wait_block(&self, after: Block, deadline: Duration) -> Result<Arrival, ChainError> {
         let give_up = tokio::time::Instant::now() + deadline;
         loop {
             match self.find(At::Number(after.next())) {
-                Ok(block) => return Ok(block),
+                Ok(block) => {
+                    let head = self.find(At::Head)?.number;
+                    return Ok(Arrival { block, head });
+                }
                 Err(_) if tokio::time::Instant::now() < give_up => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -144,13 +156,18 @@ impl Chain for Scripted {
         Ok(Pinned { at, value })
     }
 
-    /// Takes every operation, and seals weights until block 10.
+    /// Takes every operation in its time, and seals weights until block 10.
     async fn submit(
         &self,
         _: &dyn connito_chain::keys::Signer,
         op: Op,
     ) -> Result<Receipt, ChainError> {
         let sealed = matches!(op, Op::SetWeights { .. });
+        let first = *self.takes_weights_at.lock().unwrap();
+        if sealed && self.find(At::Head)?.number.next() < first {
+            let retry_at = Some(first);
+            return Err(Reject::RateLimited { retry_at }.into());
+        }
         self.submitted.send(op).await.unwrap();
         Ok(Receipt {
             operation: OperationId([0; 32]),
@@ -178,13 +195,7 @@ async fn next_told(inbox: &mut mpsc::Receiver<Event>) -> (u64, BlockHash) {
 async fn blocks_that_stand_in_the_place_of_others_are_handed_on() {
     let (chain, _) = chain(blocks(1, 9, 5));
     let (events, mut inbox) = mpsc::channel(4);
-    let fed = feed(
-        Arc::clone(&chain),
-        Told::default(),
-        Block(0),
-        Head::default(),
-        events,
-    );
+    let fed = feed(Arc::clone(&chain), Told::default(), Head::default(), events);
     let fed = tokio::spawn(fed);
     for number in 1..=5 {
         assert_eq!(next_told(&mut inbox).await, (number, hash(1, number)));
@@ -214,7 +225,7 @@ async fn a_fork_that_nobody_watched_is_noticed_by_what_the_journal_holds() {
 
     let (after, _) = chain(blocks(2, 3, 6));
     let (events, mut inbox) = mpsc::channel(4);
-    let fed = tokio::spawn(feed(after, told, Block(5), Head::default(), events));
+    let fed = tokio::spawn(feed(after, told, Head::default(), events));
     for number in 4..=6 {
         assert_eq!(next_told(&mut inbox).await, (number, hash(2, number)));
     }
@@ -226,21 +237,33 @@ async fn a_fork_that_nobody_watched_is_noticed_by_what_the_journal_holds() {
 async fn an_endpoint_that_lags_behind_is_waited_for() {
     let (chain, _) = chain(blocks(1, 9, 5));
     let (events, mut inbox) = mpsc::channel(8);
-    let fed = feed(
-        Arc::clone(&chain),
-        Told::default(),
-        Block(3),
-        Head::default(),
-        events,
-    );
+    let fed = feed(Arc::clone(&chain), Told::default(), Head::default(), events);
     let fed = tokio::spawn(fed);
-    assert_eq!(next_told(&mut inbox).await.0, 4);
-    assert_eq!(next_told(&mut inbox).await.0, 5);
+    for number in 1..=5 {
+        assert_eq!(next_told(&mut inbox).await.0, number);
+    }
     *chain.blocks() = blocks(1, 9, 2);
     let silence = tokio::time::timeout(Duration::from_secs(90), inbox.recv()).await;
     assert!(silence.is_err(), "{silence:?}");
     *chain.blocks() = blocks(1, 9, 6);
     assert_eq!(next_told(&mut inbox).await, (6, hash(1, 6)));
+    fed.abort();
+}
+
+/// A role without a journal begins below the head. What should not happen: that it waits for ever below
+/// one that never was.
+#[tokio::test(start_paused = true)]
+async fn a_made_up_head_at_the_beginning_is_forgotten_with_the_next() {
+    let (chain, _) = chain(blocks(1, 9, 5));
+    let made_up = BlockRef {
+        number: Block(4_000_000_000),
+        ..chain.find(At::Head).unwrap()
+    };
+    *chain.boast.lock().unwrap() = Some(made_up);
+    let (events, mut inbox) = mpsc::channel(8);
+    let fed = feed(Arc::clone(&chain), Told::default(), Head::default(), events);
+    let fed = tokio::spawn(fed);
+    assert_eq!(next_told(&mut inbox).await, (1, hash(1, 1)));
     fed.abort();
 }
 
@@ -292,9 +315,9 @@ impl Writing {
 #[tokio::test(start_paused = true)]
 async fn sealed_weights_that_the_chain_dropped_are_set_again_when_they_should_show() {
     let (mut writing, set) = Writing::sealed().await;
-    writing.head.advance(Block(9));
+    writing.head.set(Block(9));
     assert_eq!(writing.next().await, None, "it is not time yet");
-    writing.head.advance(Block(10));
+    writing.head.set(Block(10));
     assert_eq!(writing.next().await, Some(set));
 }
 
@@ -304,7 +327,7 @@ async fn sealed_weights_that_show_are_left_alone() {
     writing
         .chain
         .show(&writing.keypair, &[(2, 21_845), (3, 65_535)]);
-    writing.head.advance(Block(10));
+    writing.head.set(Block(10));
     assert_eq!(writing.next().await, None);
 }
 
@@ -313,7 +336,7 @@ async fn sealed_weights_that_show_are_left_alone() {
 async fn weights_without_a_slot_that_was_taken_over_count_as_shown() {
     let (mut writing, _) = Writing::sealed().await;
     writing.chain.show(&writing.keypair, &[(2, 65_535)]);
-    writing.head.advance(Block(10));
+    writing.head.set(Block(10));
     assert_eq!(writing.next().await, None);
 }
 
@@ -324,6 +347,55 @@ async fn other_weights_than_those_that_were_sealed_do_not_count() {
     writing
         .chain
         .show(&writing.keypair, &[(2, 65_535), (3, 65_535)]);
-    writing.head.advance(Block(10));
+    writing.head.set(Block(10));
     assert_eq!(writing.next().await, Some(set));
+}
+
+impl Writing {
+    /// The chain takes no weights before block 8, and has refused some.
+    async fn refused() -> (Self, Op) {
+        let (mut writing, first) = Self::sealed().await;
+        *writing.chain.takes_weights_at.lock().unwrap() = Block(8);
+        writing.head.set(Block(5));
+        let Op::SetWeights { weights, .. } = &first else {
+            panic!("{first:?}")
+        };
+        let weights = weights
+            .iter()
+            .map(|(uid, weight)| (*uid, f64::from(*weight)));
+        writing.writer.write(&Effect::SetWeights {
+            weights: weights.collect(),
+        });
+        assert_eq!(writing.next().await, None, "too soon");
+        (writing, first)
+    }
+
+    /// Block `number` comes.
+    fn goes_on_to(&self, number: u64) {
+        *self.chain.blocks() = blocks(1, 9, number);
+        self.head.set(Block(number));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn weights_that_come_too_soon_are_set_in_the_first_block_that_takes_them() {
+    let (mut writing, refused) = Writing::refused().await;
+    writing.goes_on_to(6);
+    assert_eq!(writing.next().await, None, "the next is block 7");
+    writing.goes_on_to(7);
+    assert_eq!(writing.next().await, Some(refused));
+    assert_eq!(writing.next().await, None, "once");
+}
+
+/// What should not happen: old weights in the place of those that were set meanwhile.
+#[tokio::test(start_paused = true)]
+async fn weights_that_came_too_soon_are_dropped_for_newer_ones() {
+    let (mut writing, refused) = Writing::refused().await;
+    writing.writer.write(&Effect::SetWeights {
+        weights: vec![(Uid(4), 1.0)],
+    });
+    writing.goes_on_to(7);
+    let newer = writing.next().await;
+    assert!(newer.is_some_and(|newer| newer != refused));
+    assert_eq!(writing.next().await, None);
 }
