@@ -1,9 +1,12 @@
 //! A subnet's parameters as its owner knows them: what each is called, how it is read and set.
 //!
-//! The names are those of the storage items and calls of the subtensor runtime. What a good value is
-//! depends on the network that runs in the subnet, and is not known here.
+//! The names are those of the storage items and calls of the subtensor runtime; which of two calls an
+//! owner has is read off the runtime at hand. What a good value is depends on the network that runs in
+//! the subnet, and is not known here.
 
-use crate::runtime::Value;
+use std::ops::RangeInclusive;
+
+use crate::runtime::{Runtime, Value};
 
 /// One parameter of a subnet.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,8 +21,19 @@ pub struct Parameter {
     pub argument: &'static str,
     /// What kind of value it has.
     pub kind: Kind,
-    /// Who may set it on the public networks.
+    /// Who may make that call on the public networks.
     pub set_by: SetBy,
+}
+
+/// The call by which somebody sets a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setter {
+    /// The pallet.
+    pub pallet: &'static str,
+    /// The call.
+    pub call: &'static str,
+    /// Who may make it on the public networks.
+    pub by: SetBy,
 }
 
 /// What kind of value a parameter has.
@@ -47,6 +61,26 @@ impl Parameter {
         PARAMETERS.iter().find(|parameter| parameter.name == name)
     }
 
+    /// The call that sets it to `value` on a chain with this runtime: the owner's, if there is one that
+    /// takes the value.
+    #[must_use]
+    pub fn setter(&self, runtime: &Runtime, value: u64) -> Setter {
+        let own = Setter {
+            pallet: "SubtensorModule",
+            call: "set_tempo",
+            by: SetBy::Owner,
+        };
+        let is_tempo = self.item == "Tempo" && OWNERS_TEMPOS.contains(&value);
+        if is_tempo && runtime.check_call(own.pallet, own.call).is_ok() {
+            return own;
+        }
+        Setter {
+            pallet: "AdminUtils",
+            call: self.call,
+            by: self.set_by,
+        }
+    }
+
     /// A value as the call shows it.
     #[must_use]
     pub fn shown(&self, value: u64) -> String {
@@ -64,6 +98,9 @@ impl Parameter {
         }
     }
 }
+
+/// The tempos, in blocks, that a runtime with `set_tempo` lets an owner set.
+const OWNERS_TEMPOS: RangeInclusive<u64> = 360..=50_400;
 
 const fn number(
     name: &'static str,
@@ -171,3 +208,28 @@ pub const PARAMETERS: [Parameter; 13] = [
         SetBy::Owner,
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::{BUNDLED_VERSION, bundled};
+
+    #[test]
+    fn an_owner_is_told_of_a_call_that_the_runtime_has_for_owners() {
+        let runtime = Runtime::from_metadata(bundled(), BUNDLED_VERSION).unwrap();
+        let call = |name: &str, value| {
+            let parameter = Parameter::named(name).unwrap();
+            let setter = parameter.setter(&runtime, value);
+            (format!("{}.{}", setter.pallet, setter.call), setter.by)
+        };
+        let own = ("SubtensorModule.set_tempo".to_owned(), SetBy::Owner);
+        assert_eq!(
+            [call("tempo", 360), call("tempo", 50_400)],
+            [own.clone(), own]
+        );
+        let root = ("AdminUtils.sudo_set_tempo".to_owned(), SetBy::Root);
+        assert_eq!(call("tempo", 359), root, "too short for an owner to set");
+        let limit = "AdminUtils.sudo_set_serving_rate_limit".to_owned();
+        assert_eq!(call("serving_rate_limit", 400), (limit, SetBy::Owner));
+    }
+}

@@ -10,7 +10,7 @@ mod verdicts;
 use std::fmt::Write as _;
 
 use anyhow::anyhow;
-use connito_chain::parameters::SetBy;
+use connito_chain::parameters::{Parameter, SetBy, Setter};
 use connito_chain::runtime::{Misfit, Runtime};
 use connito_chain::subtensor::SubnetState;
 use connito_chain::{At, Chain, ChainError};
@@ -22,7 +22,7 @@ use crate::args::subnet::{CheckArguments, SubnetCommand};
 use crate::chain_access::{Addresses, ChainAccess, RemoteChain};
 use crate::exit::{Blame, Failure};
 use crate::output::print;
-use verdicts::{Demands, Verdict, judge};
+use verdicts::{Demands, Problem, Verdict, judge};
 
 /// Runs the command.
 pub(crate) async fn run(command: SubnetCommand) -> Result<(), Failure> {
@@ -157,7 +157,8 @@ fn judgements(netuid: Netuid, findings: &Findings) -> String {
         );
         if let Some(problem) = &verdict.problem {
             let _ = writeln!(text, "      {}", problem.why);
-            let _ = writeln!(text, "      {}: {}", caller(verdict), call(netuid, verdict));
+            let (setter, call) = call(netuid, (verdict.parameter, problem), &findings.runtime);
+            let _ = writeln!(text, "      {}: {call}", caller(setter));
         }
     }
     for misfit in findings.runtime.misfits() {
@@ -188,39 +189,50 @@ fn found(misfit: &Misfit) -> String {
     }
 }
 
-fn caller(verdict: &Verdict) -> &'static str {
-    match verdict.parameter.set_by {
+fn caller(setter: Setter) -> &'static str {
+    match setter.by {
         SetBy::Owner => "the owner calls",
         SetBy::Root => "only the chain's root can call",
     }
 }
 
 /// The call that mends it, as the owner's tools show calls.
-fn call(netuid: Netuid, verdict: &Verdict) -> String {
-    let Some(problem) = &verdict.problem else {
-        return String::new();
-    };
-    let parameter = verdict.parameter;
-    format!(
-        "AdminUtils.{}(netuid={netuid}, {}={})",
-        parameter.call,
+fn call(
+    netuid: Netuid,
+    (parameter, problem): (&Parameter, &Problem),
+    runtime: &Runtime,
+) -> (Setter, String) {
+    let setter = parameter.setter(runtime, problem.better);
+    let shown = format!(
+        "{}.{}(netuid={netuid}, {}={})",
+        setter.pallet,
+        setter.call,
         parameter.argument,
         parameter.shown(problem.better)
-    )
+    );
+    (setter, shown)
 }
 
 fn json_line(chain: &RemoteChain, findings: &Findings) -> String {
     let identity = chain.identity();
     let state = &findings.state;
     let verdicts = findings.verdicts.iter().map(|verdict| {
+        let problem = verdict.problem.as_ref();
+        let mended = problem.map(|problem| {
+            let meant = (verdict.parameter, problem);
+            call(identity.netuid, meant, &findings.runtime)
+        });
+        let set_by = mended
+            .as_ref()
+            .map_or(verdict.parameter.set_by, |(setter, _)| setter.by);
         json!({
             "parameter": verdict.parameter.name,
             "value": verdict.value,
-            "suits": verdict.problem.is_none(),
-            "why": verdict.problem.as_ref().map(|problem| &problem.why),
-            "better": verdict.problem.as_ref().map(|problem| problem.better),
-            "call": verdict.problem.as_ref().map(|_| call(identity.netuid, verdict)),
-            "root_only": verdict.parameter.set_by == SetBy::Root,
+            "suits": problem.is_none(),
+            "why": problem.map(|problem| &problem.why),
+            "better": problem.map(|problem| problem.better),
+            "call": mended.map(|(_, call)| call),
+            "root_only": set_by == SetBy::Root,
         })
     });
     let misfits = findings.runtime.misfits().iter().map(|misfit| {

@@ -295,9 +295,12 @@ fn a_subnet_is_held_against_what_the_network_needs_of_it() {
     let parameters = found["parameters"].as_array().unwrap();
     let tempo = parameters.iter().find(|one| one["parameter"] == "tempo");
     let tempo = tempo.unwrap();
-    assert_eq!(tempo["suits"], false);
+    assert_eq!(
+        (&tempo["suits"], &tempo["root_only"]),
+        (&false.into(), &false.into())
+    );
     assert_eq!(
         tempo["call"],
-        "AdminUtils.sudo_set_tempo(netuid=1, tempo=450)"
+        "SubtensorModule.set_tempo(netuid=1, tempo=450)"
     );
 }
