@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use connito_chain::embedded::EmbeddedChain;
+use connito_chain::embedded::{EmbeddedChain, GenesisNeuron, GenesisSpec};
+use connito_chain::keys::Signer as _;
 use connito_chain::rpc::RpcTransport;
 use connito_chain::subtensor::SubtensorChain;
 use connito_chain::{At, Chain, TransportError};
@@ -20,6 +21,8 @@ struct Counting {
     chain: Arc<EmbeddedChain>,
     bodies: Arc<AtomicUsize>,
     questions: Arc<AtomicUsize>,
+    /// The longest body and the longest answer, in bytes.
+    longest: Arc<[AtomicUsize; 2]>,
 }
 
 impl RpcTransport for Counting {
@@ -33,6 +36,11 @@ impl RpcTransport for Counting {
         self.bodies.fetch_add(1, Ordering::Relaxed);
         self.questions.fetch_add(questions, Ordering::Relaxed);
         let answer = String::from_utf8(self.chain.handle(&body)).unwrap();
+        // Metadata is asked for once.
+        if !asked.to_string().contains("Metadata") {
+            self.longest[0].fetch_max(body.len(), Ordering::Relaxed);
+            self.longest[1].fetch_max(answer.len(), Ordering::Relaxed);
+        }
         Ok(answer.replace("connito_waitBlock", "another").into_bytes())
     }
 }
@@ -45,12 +53,13 @@ struct Role {
 
 impl Role {
     /// A role of a chain that makes a block every second, once it has found the rhythm.
-    async fn settled() -> (Arc<EmbeddedChain>, Self) {
-        let (chain, _) = running(spec()).await;
+    async fn settled(spec: GenesisSpec) -> (Arc<EmbeddedChain>, Self) {
+        let (chain, _) = running(spec).await;
         let transport = Counting {
             chain: Arc::clone(&chain),
             bodies: Arc::default(),
             questions: Arc::default(),
+            longest: Arc::default(),
         };
         let client = Arc::new(connect(transport.clone()).await);
         let seen = client.block(At::Head).await.unwrap().number;
@@ -87,9 +96,29 @@ impl Role {
 /// The head when it is due, and everything about the block. A look in four is too early.
 #[tokio::test(start_paused = true)]
 async fn an_idle_role_asks_little_more_than_twice_a_block() {
-    let (_, mut role) = Role::settled().await;
+    let (_, mut role) = Role::settled(spec()).await;
     let asked = role.asked_in(32).await;
     assert!((64..=72).contains(&asked), "{asked} questions in 32 blocks");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subnet_with_every_slot_taken_is_read_with_one_question_too() {
+    let neuron = |seed| GenesisNeuron {
+        hotkey: pair(seed).hotkey(),
+        coldkey: None,
+        stake_rao: 1,
+        validator_permit: false,
+    };
+    let full = GenesisSpec {
+        neurons: (0..=u8::MAX).map(neuron).collect(),
+        ..spec()
+    };
+    let (_, mut role) = Role::settled(full).await;
+    let asked = role.asked_in(32).await;
+    assert!((64..=72).contains(&asked), "{asked} questions in 32 blocks");
+    let [body, answer] = &*role.transport.longest;
+    let kilobytes = [body, answer].map(|bytes| bytes.load(Ordering::Relaxed) / 1_000);
+    assert!(kilobytes[0] < 250 && kilobytes[1] < 400, "{kilobytes:?}");
 }
 
 /// A record that somebody wrote costs one question more, for its place in its block. The block in which
@@ -97,7 +126,7 @@ async fn an_idle_role_asks_little_more_than_twice_a_block() {
 /// new one; its record is asked for with the next block.
 #[tokio::test(start_paused = true)]
 async fn what_others_write_costs_a_question_or_three() {
-    let (chain, mut role) = Role::settled().await;
+    let (chain, mut role) = Role::settled(spec()).await;
     let others = connect(Arc::clone(&chain)).await;
     let extra = async |role: &mut Role, op, seed| {
         others.submit(&pair(seed), op).await.unwrap();
@@ -117,7 +146,7 @@ async fn what_others_write_costs_a_question_or_three() {
 /// its block is looked through, and its events are read, which the role reads anyway.
 #[tokio::test(start_paused = true)]
 async fn an_operation_costs_its_role_eight_questions() {
-    let (_, mut role) = Role::settled().await;
+    let (_, mut role) = Role::settled(spec()).await;
     let client = Arc::clone(&role.client);
     let writing = tokio::spawn(async move { client.submit(&pair(MINER), commit("once")).await });
     let (mut asked, mut blocks) = (0, 0);
@@ -134,7 +163,7 @@ async fn an_operation_costs_its_role_eight_questions() {
 /// for each of them.
 #[tokio::test(start_paused = true)]
 async fn catching_up_costs_a_body_a_block() {
-    let (chain, mut role) = Role::settled().await;
+    let (chain, mut role) = Role::settled(spec()).await;
     chain.advance(320).unwrap();
     // So many blocks at once are not believed before they are heard of again.
     let far = role.client.wait_block(role.seen, Duration::from_secs(1));
