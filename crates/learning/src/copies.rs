@@ -9,7 +9,7 @@
 //! of the measurement      per-sequence changes of loss     permuted, rescaled neurons      A-6, A-7
 //! ```
 //!
-//! Originals are what was sealed before, what was accepted in the last cycles, and the group's momentum.
+//! Originals are what was sealed before, what is remembered of the last cycles, and the group's momentum.
 //! An update that is found to be a copy is no original itself, so that likeness does not spread from one to
 //! the next (A-14). Only sketches are kept; comparing costs the sketches of the group's originals, once
 //! each. Groups have no tensors in common and are not compared. Knows no miners and no cycles: whoever was

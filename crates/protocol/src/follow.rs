@@ -84,15 +84,24 @@ pub(crate) struct Follower {
     round: Option<Round>,
     /// What of the cycle before is reviewed in this one; `None` for whoever did not see it judged.
     docket: Option<Docket>,
-    accepted: Arc<Accepted>,
+    opened: Arc<Opened>,
     recent: Recent,
     stepped_back: bool,
     sent: BTreeMap<Write, (Vec<u8>, Block)>,
     told_unregistered: bool,
 }
 
-/// Accepted updates by cycle, the newest last.
-type Accepted = VecDeque<(Cycle, Vec<Candidate>)>;
+/// Updates that everybody can read since a cycle, and could send again.
+#[derive(Debug, Clone)]
+struct OpenedIn {
+    cycle: Cycle,
+    accepted: Vec<Candidate>,
+    /// Those that the network failed to judge: what they are worth is still to be earned.
+    unscored: Vec<Candidate>,
+}
+
+/// Updates of earlier cycles, the newest last.
+type Opened = VecDeque<OpenedIn>;
 
 /// The kinds of chain writes that are repeated until they show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,7 +128,7 @@ impl Follower {
             ready: None,
             round: None,
             docket: None,
-            accepted: Arc::default(),
+            opened: Arc::default(),
             recent: Recent::default(),
             stepped_back: false,
             sent: BTreeMap::new(),
@@ -281,9 +290,19 @@ impl Follower {
 
     /// Accepted updates of the last cycles, as far back as the rules remember.
     pub(crate) fn remembered(&self) -> Vec<Candidate> {
-        let cycles = self.accepted.len().saturating_sub(self.memory());
-        let recent = self.accepted.iter().skip(cycles);
-        recent.flat_map(|(_, updates)| updates.clone()).collect()
+        let updates = self.lately_opened().map(|opened| &opened.accepted);
+        updates.flatten().cloned().collect()
+    }
+
+    /// As far back, those that were opened and that the network failed to judge.
+    pub(crate) fn unscored(&self) -> Vec<Candidate> {
+        let updates = self.lately_opened().map(|opened| &opened.unscored);
+        updates.flatten().cloned().collect()
+    }
+
+    fn lately_opened(&self) -> impl Iterator<Item = &OpenedIn> {
+        let forgotten = self.opened.len().saturating_sub(self.memory());
+        self.opened.iter().skip(forgotten)
     }
 
     fn memory(&self) -> usize {

@@ -71,7 +71,7 @@ pub struct ScoreJob {
     pub seed: Seed,
     /// The updates, the earliest seal first.
     pub updates: Vec<Candidate>,
-    /// Accepted updates of earlier cycles, to recognise copies of.
+    /// Updates of earlier cycles that were accepted or stayed unscored, to recognise copies of.
     pub remembered: Vec<Candidate>,
     /// Give up when the chain reaches this block.
     pub stop_at: Block,

@@ -73,7 +73,7 @@ impl<S: BlobStore, B: Backend> StateLearner<S, B> {
     }
 
     /// Sketches what was there before the cycle: the momentum of the groups that have updates, and the
-    /// updates that were accepted in the last cycles.
+    /// updates that are remembered of the last cycles.
     fn begin_scoring<'a>(&self, job: &'a ScoreJob) -> Result<Scoring<'a>, JobError> {
         let mut scoring = Scoring {
             seed: &job.seed,

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::versions::Tasks;
-use super::{Accepted, Follower};
+use super::{Follower, Opened};
 use crate::ids::{Block, StateId};
 use crate::review::Docket;
 use crate::rewards::History;
@@ -34,7 +34,7 @@ struct Known {
     round: Option<Round>,
     docket: Option<Docket>,
     history: Arc<History>,
-    accepted: Arc<Accepted>,
+    opened: Arc<Opened>,
 }
 
 /// What had been read off the chain before each of the last blocks, the newest last.
@@ -56,7 +56,7 @@ impl Follower {
             round: self.round.clone(),
             docket: self.docket.clone(),
             history: Arc::clone(&self.history),
-            accepted: Arc::clone(&self.accepted),
+            opened: Arc::clone(&self.opened),
         });
     }
 
@@ -79,7 +79,7 @@ impl Follower {
         self.round = known.round;
         self.docket = known.docket;
         self.history = known.history;
-        self.accepted = known.accepted;
+        self.opened = known.opened;
         self.stepped_back = true;
         for (_, sent) in self.sent.values_mut() {
             // It waits in the pool again, and is due again as if it had been sent now.

@@ -7,14 +7,15 @@
 
 use std::sync::Arc;
 
-use super::{Follower, Reads};
+use super::{Follower, OpenedIn, Reads};
 use crate::announcement::Vote;
-use crate::consensus::Tally;
+use crate::consensus::{Tally, Verdict};
 use crate::event::{Effects, Form, Milestone};
 use crate::ids::{BlobId, BlockHash, Cycle};
 use crate::job::Candidate;
+use crate::reason::ReasonCode;
 use crate::review::Docket;
-use crate::round::{Attestable, Known, Round};
+use crate::round::{Attestable, Judgement, Known, Round};
 use crate::snapshot::Voter;
 
 impl Follower {
@@ -113,8 +114,9 @@ impl Follower {
 
     /// Accepted updates of cycles before this one, as far back as they are remembered.
     pub(crate) fn remembered_before(&self, cycle: Cycle) -> Vec<Candidate> {
-        let earlier = self.accepted.iter().filter(|(of, _)| *of < cycle);
-        earlier.flat_map(|(_, updates)| updates.clone()).collect()
+        let earlier = self.opened.iter().filter(|opened| opened.cycle < cycle);
+        let updates = earlier.map(|opened| &opened.accepted);
+        updates.flatten().cloned().collect()
     }
 
     fn on_judged(&mut self, effects: &mut Effects) {
@@ -135,20 +137,12 @@ impl Follower {
             let (verdicts, rewards) = (&judgement.verdicts, &judgement.rewards);
             Arc::make_mut(&mut self.history).enter(&rules.rewards, verdicts, rewards);
         }
-        let accepted = judgement
-            .accepted()
-            .map(|(verdict, update)| Candidate {
-                hotkey: verdict.hotkey,
-                group: verdict.group,
-                update,
-            })
-            .collect();
         let (cycle, memory) = (round.cycle, self.memory());
-        let updates = Arc::make_mut(&mut self.accepted);
-        updates.push_back((cycle, accepted));
+        let opened = Arc::make_mut(&mut self.opened);
+        opened.push_back(opened_in(cycle, judgement));
         // One cycle more than is remembered in scoring: reviews look back from the cycle before.
-        let forget = updates.len().saturating_sub(memory.saturating_add(1));
-        updates.drain(..forget);
+        let forget = opened.len().saturating_sub(memory.saturating_add(1));
+        opened.drain(..forget);
         if !reviewed.is_empty() {
             effects.tell(Milestone::Reviewed {
                 cycle: round.cycle,
@@ -180,5 +174,23 @@ impl Follower {
                 conduct,
             });
         }
+    }
+}
+
+/// What of a cycle's updates somebody could send again with profit. Those that were refused are worth
+/// nothing, and those that were not drawn are more than anybody reads.
+fn opened_in(cycle: Cycle, judgement: &Judgement) -> OpenedIn {
+    let candidate = |(verdict, update): (&Verdict, BlobId)| Candidate {
+        hotkey: verdict.hotkey,
+        group: verdict.group,
+        update,
+    };
+    let verdicts = judgement.verdicts.iter();
+    let unscored = verdicts.filter(|verdict| verdict.code == ReasonCode::Unscored);
+    let unscored = unscored.filter_map(|verdict| Some((verdict, verdict.update?)));
+    OpenedIn {
+        cycle,
+        accepted: judgement.accepted().map(candidate).collect(),
+        unscored: unscored.map(candidate).collect(),
     }
 }

@@ -127,18 +127,15 @@ impl Validator {
         if !unreachable.is_empty() && now.block < patience {
             return None;
         }
+        let follower = &self.follower;
+        let known = follower.remembered().into_iter().chain(follower.unscored());
         let job = ScoreJob {
             cycle: round.cycle,
             task: task.id,
             state,
             seed: seed(Draw::Scoring, seeded.hash, round.cycle),
             updates: here,
-            remembered: self
-                .follower
-                .remembered()
-                .into_iter()
-                .filter(is_here)
-                .collect(),
+            remembered: known.filter(is_here).collect(),
             // What is found by the window's last block can be reported only if it is known one block before
             // (P-2). Who begins as late as that has nothing to lose by going on.
             stop_at: Block((closes.0.saturating_sub(1)).max(now.block.0 + 1)),
