@@ -97,6 +97,8 @@ pub struct KindReport {
     pub reward_per_hotkey: f64,
     /// Reward of an optimiser step, in multiples of an honest one's; nothing if it took none.
     pub reward_per_step: Option<f64>,
+    /// What of the reward is beyond that of honest miners for as many steps.
+    pub unearned: f64,
     /// Verdicts on its submissions.
     pub codes: BTreeMap<String, u64>,
 }
@@ -112,7 +114,7 @@ impl KindReport {
         }
     }
 
-    /// Holds every kind against the honest one.
+    /// Holds every kind against the honest one, which trains for what it is paid.
     pub(crate) fn compare(kinds: &mut BTreeMap<String, Self>) {
         let honest = kinds.get(Kind::Miner(None).name()).cloned();
         let Some(honest) = honest.filter(|honest| honest.reward > 0.0) else {
@@ -124,6 +126,8 @@ impl KindReport {
             kind.reward_per_hotkey = of_hotkey(kind) / of_hotkey(&honest);
             let works = kind.training_steps > 0;
             kind.reward_per_step = works.then(|| of_step(kind) / of_step(&honest));
+            let earned = kind.training_steps as f64 * of_step(&honest);
+            kind.unearned = (kind.reward - earned).max(0.0);
         }
     }
 }
@@ -143,6 +147,9 @@ pub struct RunReport {
     pub paid: f64,
     /// The honest miners' share of these; nothing if nobody earned.
     pub honest_reward_share: Option<f64>,
+    /// What hostile miners were paid beyond an honest miner's pay for as many steps, as a part of all that
+    /// was paid; nothing if nobody earned.
+    pub unearned_reward_share: Option<f64>,
     /// Drawn committees of which hostile validators held more than half of the seats.
     pub captures: u64,
     /// Hostile validators that a review has excluded.
@@ -179,9 +186,10 @@ impl RunReport {
             seed: simulation.seed,
             violations: simulation.violations().to_vec(),
             cycles: cycles.collect(),
-            kinds,
             paid,
             honest_reward_share: (paid > 0.0).then(|| honest / paid),
+            unearned_reward_share: unearned_share(&kinds),
+            kinds,
             captures: simulation.monitor.captures,
             caught: simulation.monitor.caught.len() as u64,
             steps: simulation.steps,
@@ -191,6 +199,13 @@ impl RunReport {
             traffic: simulation.traffic.clone(),
         }
     }
+}
+
+/// The part of all rewards that was not earned by work.
+pub(crate) fn unearned_share(kinds: &BTreeMap<String, KindReport>) -> Option<f64> {
+    let paid: f64 = kinds.values().map(|kind| kind.reward).sum();
+    let unearned: f64 = kinds.values().map(|kind| kind.unearned).sum();
+    (paid > 0.0).then(|| unearned / paid)
 }
 
 fn counted<'a>(words: impl Iterator<Item = &'a str>) -> BTreeMap<String, u64> {
@@ -218,4 +233,36 @@ fn kinds(simulation: &Simulation) -> BTreeMap<String, KindReport> {
     }
     KindReport::compare(&mut kinds);
     kinds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(training_steps: u64, reward: f64) -> KindReport {
+        KindReport {
+            hotkeys: 1,
+            training_steps,
+            reward,
+            ..KindReport::default()
+        }
+    }
+
+    /// Two steps for 0.6, one for 0.35, none for 0.05: of 0.1 that nobody worked for, half went to whoever
+    /// trained for the rest.
+    #[test]
+    fn what_is_beyond_an_honest_days_pay_is_unearned() {
+        let named = [
+            ("honest", kind(2, 0.6)),
+            ("twins", kind(1, 0.35)),
+            ("echo", kind(0, 0.05)),
+        ];
+        let mut kinds: BTreeMap<String, KindReport> =
+            named.map(|(name, kind)| (name.to_owned(), kind)).into();
+        KindReport::compare(&mut kinds);
+        let unearned = |name| (kinds[name].unearned * 1e9).round() / 1e9;
+        assert_eq!(["honest", "twins", "echo"].map(unearned), [0.0, 0.05, 0.05]);
+        let share = unearned_share(&kinds).unwrap();
+        assert!((share - 0.1).abs() < 1e-9, "{share}");
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::report::{CycleReport, KindReport, RunReport, Traffic};
+use crate::report::{CycleReport, KindReport, RunReport, Traffic, unearned_share};
 
 /// A run that violated an invariant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -47,6 +47,9 @@ pub struct Summary {
     pub honest_reward_share: Option<f64>,
     /// The smallest such share of a single run.
     pub lowest_honest_reward_share: Option<f64>,
+    /// What hostile miners were paid beyond an honest miner's pay for as many steps, as a part of all that
+    /// was paid; nothing if nobody earned.
+    pub unearned_reward_share: Option<f64>,
     /// Rewards that somebody earned; each cycle of each run has 1 to give.
     pub paid: f64,
     /// How cycles ended.
@@ -93,6 +96,7 @@ impl Summary {
             failures,
             honest_reward_share: (paid > 0.0).then(|| honest / paid),
             lowest_honest_reward_share: shares.reduce(f64::min),
+            unearned_reward_share: unearned_share(&kinds),
             paid,
             cycles: counts(cycles()),
             captures: runs.iter().map(|run| run.captures).sum(),

@@ -57,17 +57,20 @@ pub(super) fn text(printed: &Printed<'_>) -> String {
 }
 
 fn write_miners(summary: &Summary, text: &mut String) {
-    text.push_str("\n\nminers             hotkeys   reward  a hotkey    a step  verdicts\n");
+    text.push_str(
+        "\n\nminers             hotkeys   reward  unearned  a hotkey    a step  verdicts\n",
+    );
     for (name, kind) in &summary.kinds {
-        let share = kind.reward / summary.paid.max(f64::MIN_POSITIVE);
+        let share = |reward: f64| 100.0 * reward / summary.paid.max(f64::MIN_POSITIVE);
         let step = kind
             .reward_per_step
             .map_or("–".to_owned(), |step| format!("{step:.2}"));
         let _ = writeln!(
             text,
-            "{name:<18} {:>7}  {:>6.2}%  {:>8.2}  {step:>8}  {}",
+            "{name:<18} {:>7}  {:>6.2}%  {:>7.2}%  {:>8.2}  {step:>8}  {}",
             kind.hotkeys,
-            100.0 * share,
+            share(kind.reward),
+            share(kind.unearned),
             kind.reward_per_hotkey,
             counted(&kind.codes)
         );
@@ -81,9 +84,12 @@ fn write_end(printed: &Printed<'_>, text: &mut String) {
     let share = share.map_or("nobody earned".to_owned(), |share| {
         format!("{:.2} % of what was paid", 100.0 * share)
     });
+    let unearned = summary.unearned_reward_share.unwrap_or(0.0);
     let _ = write!(
         text,
-        "\nhonest       {share}\nviolations   {}",
+        "\nhonest       {share}\nunearned     {:.2} %: paid to hostile miners beyond honest pay for as many \
+         steps\nviolations   {}",
+        100.0 * unearned,
         summary.violations
     );
     for failure in &summary.failures {
