@@ -13,6 +13,8 @@
 mod contents;
 mod copies;
 mod crew;
+mod labels;
+mod mirror;
 mod timing;
 mod validators;
 
@@ -45,8 +47,17 @@ pub enum HostileMiner {
     Echo,
     /// The same, with noise added and scaled.
     Noiser,
+    /// The same, of the best of them, under noise as long as itself.
+    Fogger,
+    /// Submits the best of what rivals revealed the cycle before and that was not merged.
+    Scavenger,
     /// The same, with the signs of a part of the values turned around.
     Flipper,
+    /// One trained update under several hotkeys, each time with the experts' numbers in another order that
+    /// computes the same.
+    Permuter,
+    /// The same, with numbers that were turned into others.
+    Rescaler,
     /// Copies some experts of a rival's earlier update, and trained the rest itself.
     PartCopier,
     /// Blends two rivals' earlier updates.
@@ -61,6 +72,12 @@ pub enum HostileMiner {
     Lazy,
     /// Seals and never opens.
     Silent,
+    /// Seals or opens a window late.
+    Latecomer,
+    /// Shows the seal and the opening of an earlier cycle again.
+    Replayer,
+    /// Submits another group's experts as its own group's, or its own in another group's name.
+    Trespasser,
     /// Seals several lottery tickets and opens only the one that looks best.
     OptionHolder,
     /// Trains on the state before and submits a cycle late.
@@ -117,11 +134,15 @@ pub enum HostileValidator {
 
 impl HostileMiner {
     /// Every kind.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 31] = [
         Self::Copier,
         Self::Echo,
         Self::Noiser,
+        Self::Fogger,
+        Self::Scavenger,
         Self::Flipper,
+        Self::Permuter,
+        Self::Rescaler,
         Self::PartCopier,
         Self::Blender,
         Self::Twins,
@@ -129,6 +150,9 @@ impl HostileMiner {
         Self::MomentumRider,
         Self::Lazy,
         Self::Silent,
+        Self::Latecomer,
+        Self::Replayer,
+        Self::Trespasser,
         Self::OptionHolder,
         Self::Sleeper,
         Self::VanishingBlob,
@@ -151,6 +175,10 @@ impl HostileMiner {
             Self::Copier => "copier",
             Self::Echo => "echo",
             Self::Noiser => "noiser",
+            Self::Fogger => "fogger",
+            Self::Scavenger => "scavenger",
+            Self::Permuter => "permuter",
+            Self::Rescaler => "rescaler",
             Self::Flipper => "flipper",
             Self::PartCopier => "part-copier",
             Self::Blender => "blender",
@@ -159,6 +187,9 @@ impl HostileMiner {
             Self::MomentumRider => "momentum-rider",
             Self::Lazy => "lazy",
             Self::Silent => "silent",
+            Self::Latecomer => "latecomer",
+            Self::Replayer => "replayer",
+            Self::Trespasser => "trespasser",
             Self::OptionHolder => "option-holder",
             Self::Sleeper => "sleeper",
             Self::VanishingBlob => "vanishing-blob",
@@ -179,7 +210,12 @@ impl HostileMiner {
     pub(crate) fn is_crew(self) -> bool {
         matches!(
             self,
-            Self::Twins | Self::Splitter | Self::OptionHolder | Self::Grinder
+            Self::Twins
+                | Self::Permuter
+                | Self::Rescaler
+                | Self::Splitter
+                | Self::OptionHolder
+                | Self::Grinder
         )
     }
 
@@ -189,6 +225,10 @@ impl HostileMiner {
             Self::Copier => return None,
             Self::Echo => Box::new(copies::Echo::new(copies::Treatment::None)),
             Self::Noiser => Box::new(copies::Echo::new(copies::Treatment::Noise)),
+            Self::Fogger => Box::new(copies::Echo::new(copies::Treatment::Fog)),
+            Self::Scavenger => Box::new(copies::Echo::new(copies::Treatment::Scavenge)),
+            Self::Permuter => Box::new(mirror::Mirror::new(mirror::Disguise::Permuted)),
+            Self::Rescaler => Box::new(mirror::Mirror::new(mirror::Disguise::Rescaled)),
             Self::Flipper => Box::new(copies::Echo::new(copies::Treatment::Flip)),
             Self::PartCopier => Box::new(copies::Echo::new(copies::Treatment::Part)),
             Self::Blender => Box::new(copies::Echo::new(copies::Treatment::Blend)),
@@ -198,6 +238,9 @@ impl HostileMiner {
             Self::OptionHolder => Box::new(crew::OptionHolder),
             Self::Grinder => Box::new(contents::Grinder),
             Self::Silent => Box::new(timing::Silent),
+            Self::Latecomer => Box::new(timing::Latecomer::default()),
+            Self::Replayer => Box::new(labels::Replayer::default()),
+            Self::Trespasser => Box::new(labels::Trespasser::default()),
             Self::Sleeper => Box::new(timing::Sleeper::default()),
             Self::VanishingBlob => Box::new(timing::VanishingBlob),
             Self::Sniper => Box::new(timing::Sniper::default()),
@@ -215,6 +258,19 @@ impl HostileMiner {
 }
 
 impl HostileValidator {
+    /// Every kind.
+    pub const ALL: [Self; 9] = [
+        Self::Liar,
+        Self::SelfDealer,
+        Self::Parrot,
+        Self::TwoFaced,
+        Self::Censor,
+        Self::BadMirror,
+        Self::Withholder,
+        Self::Vetoer,
+        Self::Forker,
+    ];
+
     /// The word for it, as in scenarios and reports.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -239,7 +295,7 @@ impl HostileValidator {
                 friend,
                 updates: Vec::new(),
             }),
-            Self::Parrot => Box::new(validators::Parrot),
+            Self::Parrot => Box::new(validators::Parrot::default()),
             Self::TwoFaced => Box::new(validators::TwoFaced::default()),
             Self::Censor => Box::new(validators::Censor),
             Self::BadMirror => Box::new(validators::BadMirror),
@@ -340,3 +396,6 @@ pub(crate) trait Policy: fmt::Debug {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

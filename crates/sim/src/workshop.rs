@@ -229,6 +229,17 @@ impl Workshop {
         self.store.write(&bytes).ok()
     }
 
+    /// A stored update once more, as a sparse file; a point as it is.
+    pub(crate) fn sparsely(&self, group: GroupId, update: BlobId) -> Option<BlobId> {
+        match &self.craft {
+            Craft::Tensors(..) => {
+                let update = self.read(group, update)?;
+                self.store.write(&wire::encode(&update, Codec::Sparse)).ok()
+            }
+            Craft::Points => Some(update),
+        }
+    }
+
     /// Stores any bytes.
     pub(crate) fn write_bytes(&self, bytes: &[u8]) -> Option<BlobId> {
         self.store.write(bytes).ok()

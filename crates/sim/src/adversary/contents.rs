@@ -2,6 +2,7 @@
 //! other text, or no update at all.
 
 use std::collections::BTreeMap;
+use std::ops::{Range, RangeInclusive};
 
 use connito_learning::shard::Shard;
 use connito_protocol::ids::{BlobId, BlockHash, Cycle, GroupId};
@@ -144,8 +145,16 @@ pub(crate) struct Garbler {
 /// Ways in which a file can be no update.
 const GARBLES: u64 = 18;
 
+/// Of these, what is done to chunks and scales: in a sparse file, which validators read whatever the rules
+/// tell miners to write (P-19).
+const SPARSE_WAYS: RangeInclusive<u64> = 10..=12;
+
 impl Garbler {
     fn garble(way: u64, honest: BlobId, scene: &mut Scene<'_>) -> Option<BlobId> {
+        let honest = match SPARSE_WAYS.contains(&way) {
+            true => scene.workshop.sparsely(scene.group(), honest)?,
+            false => honest,
+        };
         let mut bytes = scene.workshop.bytes(honest)?;
         let body = bytes.get(..8).and_then(|length| length.try_into().ok());
         let body = body.map_or(0, |length| u64::from_le_bytes(length).saturating_add(8));
@@ -166,10 +175,10 @@ impl Garbler {
             9 => drop(bytes.splice(..0, *b"\x1f\x8b\x08\x00")),
             // More chunks than the tensors have.
             10 => bytes.extend_from_within(body..),
-            // Every place in a chunk is the same, and the first.
-            11 => bytes[body..].fill(0),
+            // Places beyond the end of a chunk.
+            11 => fill_chunks(&mut bytes[body..], 2..4),
             // Scales that are no numbers.
-            12 => bytes[body..].fill(0xff),
+            12 => fill_chunks(&mut bytes[body..], 0..2),
             13 => {
                 let update = scene.workshop.read(scene.group(), honest)?;
                 repeat_a_name(&mut bytes, &update);
@@ -207,6 +216,14 @@ impl Garbler {
             }
             _ => scale(update, f32::NAN),
         }
+    }
+}
+
+/// Sets every bit of these bytes of every sparse chunk of a table. A table's sixteen numbers are one chunk,
+/// which keeps one of them: two bytes of scale, two of place and sign.
+fn fill_chunks(body: &mut [u8], bytes: Range<usize>) {
+    for chunk in body.chunks_exact_mut(4) {
+        chunk[bytes.clone()].fill(0xff);
     }
 }
 

@@ -1,13 +1,15 @@
 //! Miners that submit other people's work: a rival's update of the cycle before, treated or not, or the
-//! network's own momentum. Only who copies some experts trains, the others.
+//! network's own momentum. They do not train, but for who copies some experts and
+//! trains the others; two measure what there is to steal and take the best of it.
 
 use connito_learning::shard::Shard;
 use connito_protocol::announcement::Announcement;
-use connito_protocol::ids::{BlobId, Cycle, StateId};
+use connito_protocol::ids::{BlobId, Cycle, Seed, StateId};
 use connito_protocol::job::{Job, Outcome};
 use connito_protocol::manifest::{Document, StateManifest};
 use connito_protocol::schedule::Window;
 
+use super::crew::measured;
 use super::{Policy, Scene};
 
 /// What is done to a stolen update.
@@ -17,12 +19,16 @@ pub(crate) enum Treatment {
     None,
     /// A tenth of noise is added, and the sum scaled and turned around.
     Noise,
+    /// Noise as long as the update itself is added, in which a sketch does not see it any more.
+    Fog,
     /// Every fourth value has its sign turned around.
     Flip,
     /// Every other tensor is its own.
     Part,
     /// Two of them are averaged.
     Blend,
+    /// Nothing, and it is the best of those that did not get into the state.
+    Scavenge,
 }
 
 /// Submits what rivals of its group revealed the cycle before.
@@ -30,10 +36,14 @@ pub(crate) enum Treatment {
 pub(crate) struct Echo {
     treatment: Treatment,
     loot: (Cycle, Vec<BlobId>),
+    base: Option<StateId>,
 }
 
 /// Noise in a treated copy, in multiples of the update's mean absolute value.
 const NOISE: f32 = 0.1;
+
+/// A draw of text of one's own, for want of the one that will count.
+pub(super) const OWN_DRAW: Seed = Seed([7; 32]);
 
 /// One in so many values of a copy has its sign turned around.
 const FLIPPED: usize = 4;
@@ -43,16 +53,50 @@ impl Echo {
         Self {
             treatment,
             loot: (Cycle(0), Vec::new()),
+            base: None,
         }
+    }
+
+    /// Of these updates the one that gains most on the state of the day, measured on text of its own draw:
+    /// that costs less than training. Nothing if none of them gains.
+    fn best(&self, of: &[BlobId], scene: &mut Scene<'_>) -> Option<BlobId> {
+        let gains = measured((self.base?, scene.cycle()), of, OWN_DRAW, scene);
+        let pairs = of.iter().zip(gains).filter(|(_, gain)| *gain > 0.0);
+        pairs
+            .max_by(|a, b| a.1.total_cmp(&b.1))
+            .map(|(update, _)| *update)
+    }
+
+    /// What it could steal that is not in the state, and so not remembered for having been accepted.
+    fn left_over(&self, scene: &Scene<'_>) -> Option<Vec<BlobId>> {
+        let manifest = scene.workshop.bytes(self.base?.manifest_blob())?;
+        let manifest = StateManifest::from_bytes(&manifest).ok()?;
+        let is_merged = |update: &BlobId| manifest.merged.iter().any(|m| m.update == *update);
+        let left = self
+            .loot
+            .1
+            .iter()
+            .copied()
+            .filter(|update| !is_merged(update));
+        Some(left.collect())
     }
 
     /// What it submits instead of `own`, what it trained or could have trained.
     fn steal(&self, own: BlobId, scene: &mut Scene<'_>) -> Option<BlobId> {
         let (group, loot) = (scene.group(), &self.loot.1);
         let pick = |scene: &mut Scene<'_>| loot.get(scene.random.place(loot.len())).copied();
-        let first = pick(scene)?;
+        let first = match self.treatment {
+            Treatment::Fog => self.best(loot, scene)?,
+            Treatment::Scavenge => self.best(&self.left_over(scene)?, scene)?,
+            _ => pick(scene)?,
+        };
         match self.treatment {
-            Treatment::None => Some(first),
+            Treatment::None | Treatment::Scavenge => Some(first),
+            Treatment::Fog => {
+                let update = scene.workshop.read(group, first)?;
+                let fog = fog(&update, scene);
+                scene.workshop.write(group, &update.plus(&fog))
+            }
             Treatment::Noise => {
                 let mut update = scene.workshop.read(group, first)?;
                 add_noise(&mut update, NOISE, scene);
@@ -84,6 +128,13 @@ impl Echo {
 }
 
 impl Policy for Echo {
+    fn job(&mut self, job: Job, _scene: &mut Scene<'_>) -> Job {
+        if let Job::Train(job) = &job {
+            self.base = Some(job.state);
+        }
+        job
+    }
+
     fn outcome(&mut self, mut outcome: Outcome, scene: &mut Scene<'_>) -> Outcome {
         let Outcome::Trained(trained) = &mut outcome else {
             return outcome;
@@ -177,6 +228,17 @@ pub(super) fn noise(update: BlobId, size: f32, scene: &mut Scene<'_>) -> Option<
     add_noise(&mut noisy, size, scene);
     let noise = noisy.difference(&update);
     scene.workshop.write(scene.group(), &noise)
+}
+
+/// Noise alone, as long as an update.
+fn fog(update: &Shard, scene: &mut Scene<'_>) -> Shard {
+    let mut noisy = update.clone();
+    add_noise(&mut noisy, 1.0, scene);
+    let mut noise = noisy.difference(update);
+    #[expect(clippy::cast_possible_truncation, reason = "updates are f32")]
+    let factor = (update.norm() / noise.norm().max(f64::MIN_POSITIVE)) as f32;
+    scale(&mut noise, factor);
+    noise
 }
 
 /// Multiplies every value.

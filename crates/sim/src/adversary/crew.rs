@@ -9,7 +9,7 @@ use connito_protocol::event::Effect;
 use connito_protocol::ids::{BlobId, Block, Cycle, Hotkey, Seed, StateId};
 use connito_protocol::job::{Candidate, Finding, Job, Outcome, ScoreJob};
 
-use super::copies::{noise, untrained};
+use super::copies::{OWN_DRAW, noise, untrained};
 use super::{Policy, Scene};
 use crate::workshop::Bench;
 
@@ -20,7 +20,7 @@ pub(crate) struct Crew {
     cycle: Cycle,
     base: Option<StateId>,
     /// The one update that was trained in this cycle.
-    trained: Option<BlobId>,
+    pub(super) trained: Option<BlobId>,
     /// What each member submits in this cycle.
     pub(super) submitted: BTreeMap<Hotkey, BlobId>,
 }
@@ -44,41 +44,54 @@ impl Crew {
 
     /// How much each submitted update gains on a draw of text, by miner.
     pub(crate) fn measure(&self, seed: Seed, scene: &mut Scene<'_>) -> BTreeMap<Hotkey, f64> {
-        let Some(state) = self.base else {
+        let Some(base) = self.base else {
             return BTreeMap::new();
         };
-        let group = scene.group();
-        let updates = self.submitted.iter().map(|(hotkey, update)| Candidate {
-            hotkey: *hotkey,
-            group,
-            update: *update,
-        });
-        let job = ScoreJob {
-            cycle: self.cycle,
-            task: scene.setting.task,
-            state,
-            seed,
-            updates: updates.collect(),
-            remembered: Vec::new(),
-            stop_at: Block(u64::MAX),
-        };
-        let bench = Bench {
-            class: 0,
-            calls_allowed: u64::MAX,
-        };
-        match scene.workshop.run(&Job::Score(job), bench).outcome {
-            Outcome::Scored { findings, .. } => {
-                let gains = findings.iter().map(|finding| match finding {
-                    Finding::Measured { measurement, .. } => f64::from(measurement.utility),
-                    Finding::Refused { .. } | Finding::Copy { .. } => f64::NEG_INFINITY,
-                });
-                self.submitted.keys().copied().zip(gains).collect()
-            }
-            Outcome::Trained(_)
-            | Outcome::Merged(_)
-            | Outcome::Advanced(_)
-            | Outcome::Failed { .. } => BTreeMap::new(),
+        let updates: Vec<BlobId> = self.submitted.values().copied().collect();
+        let gains = measured((base, self.cycle), &updates, seed, scene);
+        self.submitted.keys().copied().zip(gains).collect()
+    }
+}
+
+/// How much each of some updates gains on a draw of text, in their order; minus infinity for what is none,
+/// or a copy of one before it.
+pub(super) fn measured(
+    (state, cycle): (StateId, Cycle),
+    updates: &[BlobId],
+    seed: Seed,
+    scene: &mut Scene<'_>,
+) -> Vec<f64> {
+    let group = scene.group();
+    let candidates = updates.iter().map(|update| Candidate {
+        hotkey: scene.me,
+        group,
+        update: *update,
+    });
+    let job = ScoreJob {
+        cycle,
+        task: scene.setting.task,
+        state,
+        seed,
+        updates: candidates.collect(),
+        remembered: Vec::new(),
+        stop_at: Block(u64::MAX),
+    };
+    let bench = Bench {
+        class: 0,
+        calls_allowed: u64::MAX,
+    };
+    match scene.workshop.run(&Job::Score(job), bench).outcome {
+        Outcome::Scored { findings, .. } => {
+            let gain = |finding: &Finding| match finding {
+                Finding::Measured { measurement, .. } => f64::from(measurement.utility),
+                Finding::Refused { .. } | Finding::Copy { .. } => f64::NEG_INFINITY,
+            };
+            findings.iter().map(gain).collect()
         }
+        Outcome::Trained(_)
+        | Outcome::Merged(_)
+        | Outcome::Advanced(_)
+        | Outcome::Failed { .. } => Vec::new(),
     }
 }
 
@@ -216,7 +229,7 @@ impl Policy for OptionHolder {
         }
         // The seed of the scoring is not known yet: it has to make do with one of its own.
         let crew = std::mem::take(scene.crew);
-        let gains = crew.measure(Seed([7; 32]), scene);
+        let gains = crew.measure(OWN_DRAW, scene);
         *scene.crew = crew;
         let best = gains.iter().max_by(|a, b| a.1.total_cmp(b.1));
         best.is_none_or(|(hotkey, _)| *hotkey == scene.me)

@@ -1,4 +1,5 @@
-//! Miners that play with commitment, opening and delivery.
+//! Miners that play with commitment, opening and delivery (A-16, A-17, A-21, A-24, A-26, A-29,
+//!
 
 use connito_protocol::announcement::{Announcement, Salt};
 use connito_protocol::event::Effect;
@@ -34,6 +35,48 @@ pub(crate) struct VanishingBlob;
 impl Policy for VanishingBlob {
     fn effect(&mut self, effect: Effect, _scene: &mut Scene<'_>) -> Option<Effect> {
         (!matches!(effect, Effect::Deliver { .. })).then_some(effect)
+    }
+}
+
+/// Comes a window late: in even cycles with its seal, in odd ones with its opening.
+#[derive(Debug, Default)]
+pub(crate) struct Latecomer {
+    held_back: Option<Announcement>,
+}
+
+impl Policy for Latecomer {
+    fn effect(&mut self, effect: Effect, _scene: &mut Scene<'_>) -> Option<Effect> {
+        let Effect::Announce { announcement } = &effect else {
+            return Some(effect);
+        };
+        let is_late = match announcement {
+            Announcement::Sealed { cycle, .. } => cycle.0.is_multiple_of(2),
+            Announcement::Revealed { cycle, .. } => !cycle.0.is_multiple_of(2),
+            _ => false,
+        };
+        if !is_late {
+            return Some(effect);
+        }
+        self.held_back = Some(announcement.clone());
+        None
+    }
+
+    fn on_block(&mut self, scene: &mut Scene<'_>) -> Vec<Effect> {
+        let (Some(now), Some(moment)) = (scene.now, scene.moment()) else {
+            return Vec::new();
+        };
+        let (cycle, window) = match &self.held_back {
+            Some(Announcement::Sealed { cycle, .. }) => (*cycle, Window::Reveal),
+            Some(Announcement::Revealed { cycle, .. }) => (*cycle, Window::Score),
+            _ => return Vec::new(),
+        };
+        // What is written now is included in the next block, the second of the window.
+        let is_due = now.block >= scene.setting.schedule.opens(cycle, window);
+        if moment.cycle != cycle || !is_due {
+            return Vec::new();
+        }
+        let announce = |announcement| Effect::Announce { announcement };
+        self.held_back.take().map(announce).into_iter().collect()
     }
 }
 

@@ -80,21 +80,35 @@ fn is_report(effect: &Effect) -> bool {
     )
 }
 
-/// Says what somebody else said.
-#[derive(Debug)]
-pub(crate) struct Parrot;
+/// Waits until somebody else has reported, and says the same.
+#[derive(Debug, Default)]
+pub(crate) struct Parrot {
+    /// The cycle in which it has reported.
+    repeated: Option<Cycle>,
+}
 
 impl Policy for Parrot {
-    fn effect(&mut self, effect: Effect, scene: &mut Scene<'_>) -> Option<Effect> {
-        if !is_report(&effect) {
-            return Some(effect);
+    fn effect(&mut self, effect: Effect, _scene: &mut Scene<'_>) -> Option<Effect> {
+        (!is_report(&effect)).then_some(effect)
+    }
+
+    fn on_block(&mut self, scene: &mut Scene<'_>) -> Vec<Effect> {
+        let (Some(now), Some(moment)) = (scene.now, scene.moment()) else {
+            return Vec::new();
+        };
+        if moment.window != Window::Score || self.repeated == Some(moment.cycle) {
+            return Vec::new();
         }
-        let now = scene.now?;
-        let mut others = now.announcements().filter_map(|(hotkey, _, said)| {
-            let announcement = Effect::Announce { announcement: said };
-            (hotkey != scene.me && is_report(&announcement)).then_some(announcement)
-        });
-        Some(others.next().unwrap_or(effect))
+        let of_cycle = |said: &Announcement| match said {
+            Announcement::Scored(report) => report.cycle == moment.cycle,
+            Announcement::Reported(mirrored) => mirrored.cycle == moment.cycle,
+            _ => false,
+        };
+        let mut others = now.announcements().map(|(_, _, said)| said);
+        let heard = others.find(of_cycle);
+        self.repeated = heard.as_ref().map(|_| moment.cycle).or(self.repeated);
+        let repeat = |announcement| Effect::Announce { announcement };
+        heard.map(repeat).into_iter().collect()
     }
 }
 
