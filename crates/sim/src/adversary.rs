@@ -345,6 +345,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) now: Option<&'a Arc<Snapshot>>,
     pub(crate) setting: &'a Setting,
     pub(crate) workshop: &'a mut Workshop,
+    /// Whether some server gives a blob to whoever asks for it.
+    pub(crate) is_public: &'a dyn Fn(BlobId) -> bool,
     /// What those of the same crew tell each other.
     pub(crate) crew: &'a mut Crew,
     pub(crate) random: &'a mut Random,

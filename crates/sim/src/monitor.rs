@@ -284,6 +284,17 @@ impl Monitor {
         record.accepted.entry(by).or_default().insert(whose, blob);
     }
 
+    /// Whether a server has taken an update lately, so that anybody can have it.
+    pub(crate) fn is_public(&self, update: BlobId) -> bool {
+        let servers = self
+            .cycles
+            .values()
+            .flat_map(|record| record.accepted.values());
+        servers
+            .flat_map(BTreeMap::values)
+            .any(|taken| *taken == update)
+    }
+
     /// A node has come back: what it had acknowledged must still be there.
     pub(crate) fn restarted(&mut self, step: u64, node: &Node) {
         let cycles = self.cycles.iter();

@@ -434,11 +434,13 @@ impl Simulation {
             return without();
         };
         let now = node.seen.and_then(|block| self.chain.block(block));
+        let is_public = |blob| self.monitor.is_public(blob);
         let mut scene = Scene {
             me: node.character.identity.hotkey,
             now,
             setting: &self.setting,
             workshop: &mut self.workshop,
+            is_public: &is_public,
             crew: self.crews.of(node.crew),
             random: &mut node.random,
         };

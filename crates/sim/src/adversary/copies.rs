@@ -67,29 +67,33 @@ impl Echo {
             .map(|(update, _)| *update)
     }
 
-    /// What it could steal that is not in the state, and so not remembered for having been accepted.
-    fn left_over(&self, scene: &Scene<'_>) -> Option<Vec<BlobId>> {
+    /// Of what it could steal, what is not in the state, and so not remembered for having been accepted.
+    fn left_over(&self, mut loot: Vec<BlobId>, scene: &Scene<'_>) -> Option<Vec<BlobId>> {
         let manifest = scene.workshop.bytes(self.base?.manifest_blob())?;
         let manifest = StateManifest::from_bytes(&manifest).ok()?;
         let is_merged = |update: &BlobId| manifest.merged.iter().any(|m| m.update == *update);
-        let left = self
-            .loot
-            .1
-            .iter()
-            .copied()
-            .filter(|update| !is_merged(update));
-        Some(left.collect())
+        loot.retain(|update| !is_merged(update));
+        Some(loot)
+    }
+
+    /// Which one it steals. What was opened and never sent to a server is out of its reach.
+    fn choose(&self, scene: &mut Scene<'_>) -> Option<BlobId> {
+        let mut loot = self.loot.1.clone();
+        loot.retain(|update| (scene.is_public)(*update));
+        match self.treatment {
+            Treatment::Fog => self.best(&loot, scene),
+            Treatment::Scavenge => self.best(&self.left_over(loot, scene)?, scene),
+            Treatment::None
+            | Treatment::Noise
+            | Treatment::Flip
+            | Treatment::Part
+            | Treatment::Blend => loot.get(scene.random.place(loot.len())).copied(),
+        }
     }
 
     /// What it submits instead of `own`, what it trained or could have trained.
     fn steal(&self, own: BlobId, scene: &mut Scene<'_>) -> Option<BlobId> {
-        let (group, loot) = (scene.group(), &self.loot.1);
-        let pick = |scene: &mut Scene<'_>| loot.get(scene.random.place(loot.len())).copied();
-        let first = match self.treatment {
-            Treatment::Fog => self.best(loot, scene)?,
-            Treatment::Scavenge => self.best(&self.left_over(scene)?, scene)?,
-            _ => pick(scene)?,
-        };
+        let (group, first) = (scene.group(), self.choose(scene)?);
         match self.treatment {
             Treatment::None | Treatment::Scavenge => Some(first),
             Treatment::Fog => {
@@ -116,7 +120,7 @@ impl Echo {
                 scene.workshop.write(group, &update)
             }
             Treatment::Blend => {
-                let second = pick(scene)?;
+                let second = self.choose(scene)?;
                 let mut sum = scene.workshop.read(group, first)?;
                 scale(&mut sum, 0.5);
                 let mut other = scene.workshop.read(group, second)?;

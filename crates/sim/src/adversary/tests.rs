@@ -141,7 +141,6 @@ fn what_nobody_could_score_is_nobody_elses_to_send_again() {
     assert_eq!(report.violations, []);
     let unscored = report.kinds["honest"].codes.get("unscored");
     let scavenger = &report.kinds["scavenger"];
-    eprintln!("{unscored:?} {scavenger:?}");
     assert!(
         unscored.is_some_and(|unscored| *unscored > 10),
         "{unscored:?}"
