@@ -261,7 +261,7 @@ fn an_honest_update_is_worth_something_and_moves_only_its_own_group() {
         archive: None,
         groups: merged.candidate,
         merged: Vec::new(),
-        excluded: std::collections::BTreeMap::new(),
+        excluded: BTreeMap::new(),
     };
     let after = join(&manifest, &state, &store).expect("all parts are here");
     let selected = listed(&store, update);
@@ -486,7 +486,6 @@ fn experts_that_trade_places_are_measured_as_what_they_are() {
                 ..
             },
         ) => {
-            eprintln!("{honest:?} {swapped:?}");
             assert!(swapped.utility < 0.5 * honest.utility, "{findings:?}");
         }
         other => panic!("{other:?}"),
@@ -524,7 +523,7 @@ fn permuted_copies_and_momentum_riders_are_found() {
         archive: None,
         groups: merged.candidate,
         merged: Vec::new(),
-        excluded: std::collections::BTreeMap::new(),
+        excluded: BTreeMap::new(),
     };
     let bytes = state.to_bytes();
     store.write(&bytes).expect("memory");
