@@ -70,21 +70,14 @@ pub(crate) struct Follower {
     pub(crate) identity: Identity,
     reads: Reads,
     pub(crate) library: Library,
-    pub(crate) history: Arc<History>,
     now: Option<Arc<Snapshot>>,
-    backlog: VecDeque<Arc<Snapshot>>,
-    tasks: Tasks,
-    canonical: Option<StateId>,
-    older: Vec<StateId>,
+    /// Shared with what is remembered of recent blocks, until it changes.
+    reading: Arc<Reading>,
     manifests: BTreeMap<StateId, Arc<StateManifest>>,
     /// Documents that were named as a state's manifest and are none.
     unreadable: BTreeSet<StateId>,
     adoption: Adoption,
     ready: Option<Cycle>,
-    round: Option<Round>,
-    /// What of the cycle before is reviewed in this one; `None` for whoever did not see it judged.
-    docket: Option<Docket>,
-    opened: Arc<Opened>,
     recent: Recent,
     stepped_back: bool,
     sent: BTreeMap<Write, (Vec<u8>, Block)>,
@@ -103,6 +96,21 @@ struct OpenedIn {
 /// Updates of earlier cycles, the newest last.
 type Opened = VecDeque<OpenedIn>;
 
+/// What has been read off the chain, and stands or falls with its blocks.
+#[derive(Debug, Clone, Default)]
+struct Reading {
+    /// Blocks that wait for their task to be known.
+    backlog: VecDeque<Arc<Snapshot>>,
+    tasks: Tasks,
+    canonical: Option<StateId>,
+    older: Vec<StateId>,
+    round: Option<Round>,
+    /// What of the cycle before is reviewed in this one; `None` for whoever did not see it judged.
+    docket: Option<Docket>,
+    history: Arc<History>,
+    opened: Arc<Opened>,
+}
+
 /// The kinds of chain writes that are repeated until they show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Write {
@@ -116,19 +124,12 @@ impl Follower {
             identity,
             reads,
             library: Library::default(),
-            history: Arc::default(),
             now: None,
-            backlog: VecDeque::new(),
-            tasks: Tasks::default(),
-            canonical: None,
-            older: Vec::new(),
+            reading: Arc::default(),
             manifests: BTreeMap::new(),
             unreadable: BTreeSet::new(),
             adoption: Adoption::default(),
             ready: None,
-            round: None,
-            docket: None,
-            opened: Arc::default(),
             recent: Recent::default(),
             stepped_back: false,
             sent: BTreeMap::new(),
@@ -174,18 +175,28 @@ impl Follower {
         }
     }
 
+    /// What has been read off the chain, to be changed.
+    fn reading_mut(&mut self) -> &mut Reading {
+        Arc::make_mut(&mut self.reading)
+    }
+
+    /// What every hotkey has earned so far.
+    pub(crate) fn history(&self) -> &History {
+        &self.reading.history
+    }
+
     pub(crate) fn round(&self) -> Option<&Round> {
-        self.round.as_ref()
+        self.reading.round.as_ref()
     }
 
     /// Whether nothing is left to be had of the current cycle's base.
     pub(crate) fn is_ready(&self) -> bool {
-        let cycle = self.round.as_ref().map(|round| round.cycle);
+        let cycle = self.reading.round.as_ref().map(|round| round.cycle);
         cycle.is_some() && cycle == self.ready && self.adoption.is_complete()
     }
 
     pub(crate) fn canonical(&self) -> Option<StateId> {
-        self.canonical
+        self.reading.canonical
     }
 
     /// The snapshot and moment to act on; `None` while catching up or before the task begins.
@@ -204,7 +215,7 @@ impl Follower {
 
     /// The state that the current cycle builds on, once its manifest is here.
     pub(crate) fn base(&self) -> Option<(StateId, &StateManifest)> {
-        let base = self.round.as_ref()?.base?;
+        let base = self.reading.round.as_ref()?.base?;
         self.manifest(base).map(|manifest| (base, manifest))
     }
 
@@ -221,7 +232,7 @@ impl Follower {
 
     /// The same for whoever must know all of them; otherwise, the state whose manifest is missing.
     fn lineage(&self) -> Result<Vec<Earlier>, StateId> {
-        let (Some(task), Some(round)) = (self.task(), &self.round) else {
+        let (Some(task), Some(round)) = (self.task(), &self.reading.round) else {
             return Ok(Vec::new());
         };
         let Some(base) = round.base else {
@@ -301,8 +312,8 @@ impl Follower {
     }
 
     fn lately_opened(&self) -> impl Iterator<Item = &OpenedIn> {
-        let forgotten = self.opened.len().saturating_sub(self.memory());
-        self.opened.iter().skip(forgotten)
+        let forgotten = self.reading.opened.len().saturating_sub(self.memory());
+        self.reading.opened.iter().skip(forgotten)
     }
 
     fn memory(&self) -> usize {
@@ -353,30 +364,41 @@ impl Follower {
         }
         self.remember(snapshot.block);
         self.now = Some(Arc::clone(snapshot));
-        if self.backlog.len() == MAXIMUM_BACKLOG {
-            self.backlog.pop_front();
-            if self.round.is_some() {
-                self.forget_what_votes_decided();
+        if self.reading.backlog.is_empty() {
+            self.enter_task(snapshot.block, effects);
+            if self.task().is_some() {
+                return self.observe(snapshot, effects);
             }
         }
-        self.backlog.push_back(Arc::clone(snapshot));
+        self.keep_for_later(snapshot);
         self.observe_backlog(effects);
     }
 
+    /// A block whose task is not known yet.
+    fn keep_for_later(&mut self, snapshot: &Arc<Snapshot>) {
+        if self.reading.backlog.len() == MAXIMUM_BACKLOG {
+            self.reading_mut().backlog.pop_front();
+            if self.reading.round.is_some() {
+                self.forget_what_votes_decided();
+            }
+        }
+        self.reading_mut().backlog.push_back(Arc::clone(snapshot));
+    }
+
     fn forget_what_votes_decided(&mut self) {
-        self.canonical = None;
-        self.round = None;
-        self.forget_task();
+        let reading = self.reading_mut();
+        (reading.canonical, reading.round) = (None, None);
+        reading.tasks.forget();
     }
 
     /// Takes in the blocks that have come, as far as their task is known.
     fn observe_backlog(&mut self, effects: &mut Effects) {
-        while let Some(next) = self.backlog.front() {
+        while let Some(next) = self.reading.backlog.front() {
             self.enter_task(next.block, effects);
             if self.task().is_none() {
                 return;
             }
-            if let Some(snapshot) = self.backlog.pop_front() {
+            if let Some(snapshot) = self.reading_mut().backlog.pop_front() {
                 self.observe(&snapshot, effects);
             }
         }
@@ -409,7 +431,7 @@ impl Follower {
             Reads::Votes => None,
         };
         let first = self.successor().and_then(|task| task.manifest.first_state);
-        [self.canonical, before, first].map(|state| {
+        [self.reading.canonical, before, first].map(|state| {
             state.filter(|state| {
                 !self.manifests.contains_key(state) && !self.unreadable.contains(state)
             })
@@ -420,7 +442,7 @@ impl Follower {
     fn pursue(&mut self, effects: &mut Effects) {
         self.pursue_task(effects);
         for state in self.missing_manifests().into_iter().flatten() {
-            if Some(state) == self.canonical {
+            if Some(state) == self.reading.canonical {
                 self.count_manifest(state);
             }
             self.want_document(state.manifest_blob(), effects);
@@ -452,28 +474,28 @@ impl Follower {
     }
 
     fn observe(&mut self, snapshot: &Arc<Snapshot>, effects: &mut Effects) {
-        let Some(task) = self.tasks.current.clone() else {
+        let Some(task) = self.reading.tasks.current.clone() else {
             return;
         };
         let Some(moment) = task.schedule.at(snapshot.block) else {
             return;
         };
-        if self
-            .round
-            .as_ref()
-            .is_none_or(|round| round.cycle != moment.cycle)
-        {
+        let begun = self.round().map(|round| round.cycle);
+        if begun != Some(moment.cycle) {
             if moment.cycle == task.manifest.first_cycle
                 && let Some(first) = task.manifest.first_state
             {
                 self.replace_canonical(first);
             }
-            self.docket = self.next_docket(moment.cycle, snapshot.hash);
-            self.round = Some(Round::new(moment.cycle, self.canonical, snapshot));
+            let docket = self.next_docket(moment.cycle, snapshot.hash);
+            let round = Round::new(moment.cycle, self.reading.canonical, snapshot);
+            let reading = self.reading_mut();
+            (reading.docket, reading.round) = (docket, Some(round));
         }
         if self.reads == Reads::Everything {
             if moment.closes_window && moment.window == Window::Seal {
-                Arc::make_mut(&mut self.tasks.assignment).learn(snapshot.records.keys());
+                let assignment = &mut self.reading_mut().tasks.assignment;
+                Arc::make_mut(assignment).learn(snapshot.records.keys());
             }
             self.with_round(|round, known| round.observe(snapshot, known));
             self.settle(effects);
@@ -495,7 +517,7 @@ impl Follower {
         self.decide_task(&votes, snapshot);
         self.tell_conduct(&votes, tally.as_ref(), effects);
         self.forget_manifests();
-        if let Some(state) = self.canonical {
+        if let Some(state) = self.reading.canonical {
             let passed = tally.map(|tally| tally.passed);
             effects.tell(Milestone::Concluded {
                 cycle,
@@ -509,19 +531,20 @@ impl Follower {
 
 impl Follower {
     fn replace_canonical(&mut self, next: StateId) {
-        if let Some(before) = self.canonical.filter(|before| *before != next) {
-            self.older.push(before);
-        }
-        let forget = self.older.len().saturating_sub(OLDER_STATES);
-        self.older.drain(..forget);
-        self.canonical = Some(next);
+        let Reading {
+            canonical, older, ..
+        } = self.reading_mut();
+        older.extend(canonical.filter(|before| *before != next));
+        let forget = older.len().saturating_sub(OLDER_STATES);
+        older.drain(..forget);
+        *canonical = Some(next);
     }
 
     /// Keeps the manifests of the canonical state, of those before it, and of the one to come.
     fn forget_manifests(&mut self) {
         let first = self.successor().and_then(|task| task.manifest.first_state);
-        let mut keep: BTreeSet<StateId> = self.older.iter().copied().chain(first).collect();
-        let mut next = self.canonical;
+        let mut keep: BTreeSet<StateId> = self.reading.older.iter().copied().chain(first).collect();
+        let mut next = self.reading.canonical;
         while let Some(state) = next
             && keep.len() <= 2 * OLDER_STATES + 1
         {

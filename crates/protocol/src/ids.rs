@@ -4,7 +4,7 @@
 //! update. Hotkeys are written as ss58 addresses, hashes as lower-case hexadecimal; both parse back
 //! from exactly that form and no other. This file knows nothing of what the ids refer to.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::str::FromStr;
 
 use blake2::{Blake2b512, Digest};
@@ -200,9 +200,8 @@ impl fmt::Display for Hotkey {
         bytes[1..33].copy_from_slice(&self.0);
         let checksum = ss58_checksum(&bytes[..33]);
         bytes[33..].copy_from_slice(&checksum);
-        base58(&bytes)
-            .iter()
-            .try_for_each(|digit| f.write_char(*digit))
+        let digits = base58(&bytes);
+        f.write_str(str::from_utf8(&digits).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -261,14 +260,14 @@ fn ss58_checksum(body: &[u8]) -> [u8; SS58_CHECKSUM_BYTES] {
 /// An address in base 58. An archive spells thousands of them, so this is not the general conversion,
 /// which takes five times as long: the length is known, and five digits are divided off at a time. A
 /// prefix of 42 makes it 48 digits, none of them a leading zero.
-fn base58(bytes: &[u8; SS58_BYTES]) -> [char; SS58_DIGITS] {
+fn base58(bytes: &[u8; SS58_BYTES]) -> [u8; SS58_DIGITS] {
     const ALPHABET: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
     const FIVE_DIGITS: u64 = 58 * 58 * 58 * 58 * 58;
     let mut limbs = [0_u32; SS58_BYTES.div_ceil(4)];
     for (place, byte) in bytes.iter().rev().enumerate() {
         limbs[place / 4] |= u32::from(*byte) << (8 * (place % 4));
     }
-    let mut digits = ['1'; SS58_DIGITS];
+    let mut digits = [b'1'; SS58_DIGITS];
     for five in digits.rchunks_mut(5) {
         let mut rest = 0_u64;
         for limb in limbs.iter_mut().rev() {
@@ -277,7 +276,7 @@ fn base58(bytes: &[u8; SS58_BYTES]) -> [char; SS58_DIGITS] {
             rest = value % FIVE_DIGITS;
         }
         for digit in five.iter_mut().rev() {
-            *digit = char::from(ALPHABET[(rest % 58) as usize]);
+            *digit = ALPHABET[(rest % 58) as usize];
             rest /= 58;
         }
     }

@@ -345,9 +345,10 @@ impl Round {
             schedule: known.schedule,
         };
         let submissions = submission::collect(&expected, sealed, revealed)?;
+        let submitters: BTreeSet<Hotkey> = submissions.iter().map(|s| s.hotkey).collect();
         let of_submitters = |records: &BTreeMap<Hotkey, Record>| {
-            let record = |s: &Submission| Some((s.hotkey, records.get(&s.hotkey)?.clone()));
-            Arc::new(submissions.iter().filter_map(record).collect())
+            let theirs = records.iter().filter(|(who, _)| submitters.contains(who));
+            Arc::new(theirs.map(|(who, record)| (*who, record.clone())).collect())
         };
         Some(Commits {
             sealed: block_ref(sealed),

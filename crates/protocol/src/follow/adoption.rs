@@ -111,7 +111,9 @@ impl Follower {
 
     /// Tells once a cycle that its base is complete, and what that took.
     pub(crate) fn tell_ready(&mut self, effects: &mut Effects) {
-        let Some(round) = &self.round else { return };
+        let Some(round) = &self.reading.round else {
+            return;
+        };
         let (cycle, Some(state)) = (round.cycle, round.base) else {
             return;
         };

@@ -2,7 +2,7 @@
 //! first of them, and goes on from there with those that stand in their place.
 //!
 //! Inputs are the numbers of blocks as they come in. Kept is, for each of the last few blocks, what had
-//! been read off the chain before it; what is large in that is shared. What came in otherwise (blobs,
+//! been read off the chain before it, once for all blocks that changed nothing of it. What came in otherwise (blobs,
 //! manifests, uploads) no fork takes back. It decides nothing of what a role then does anew.
 //!
 //! To know nothing at all after a fork, as after blocks that were missed, is no way out: a fork is seen
@@ -11,13 +11,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::versions::Tasks;
-use super::{Follower, Opened};
-use crate::ids::{Block, StateId};
-use crate::review::Docket;
-use crate::rewards::History;
-use crate::round::Round;
-use crate::snapshot::Snapshot;
+use super::{Follower, Reading};
+use crate::ids::Block;
 
 /// Blocks that a fork may take back without costing a role all that it knows: several times as many as
 /// a chain is ahead of the blocks that are final.
@@ -27,14 +22,7 @@ const REMEMBERED_BLOCKS: usize = 16;
 #[derive(Debug, Clone)]
 struct Known {
     before: Block,
-    backlog: VecDeque<Arc<Snapshot>>,
-    tasks: Tasks,
-    canonical: Option<StateId>,
-    older: Vec<StateId>,
-    round: Option<Round>,
-    docket: Option<Docket>,
-    history: Arc<History>,
-    opened: Arc<Opened>,
+    reading: Arc<Reading>,
 }
 
 /// What had been read off the chain before each of the last blocks, the newest last.
@@ -49,14 +37,7 @@ impl Follower {
         }
         self.recent.0.push_back(Known {
             before,
-            backlog: self.backlog.clone(),
-            tasks: self.tasks.clone(),
-            canonical: self.canonical,
-            older: self.older.clone(),
-            round: self.round.clone(),
-            docket: self.docket.clone(),
-            history: Arc::clone(&self.history),
-            opened: Arc::clone(&self.opened),
+            reading: Arc::clone(&self.reading),
         });
     }
 
@@ -72,14 +53,7 @@ impl Follower {
     }
 
     fn know_again(&mut self, known: Known) {
-        self.backlog = known.backlog;
-        self.tasks = known.tasks;
-        self.canonical = known.canonical;
-        self.older = known.older;
-        self.round = known.round;
-        self.docket = known.docket;
-        self.history = known.history;
-        self.opened = known.opened;
+        self.reading = known.reading;
         self.stepped_back = true;
         for (_, sent) in self.sent.values_mut() {
             // It waits in the pool again, and is due again as if it had been sent now.

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Follower, OpenedIn, Reads};
+use super::{Follower, OpenedIn, Reading, Reads};
 use crate::announcement::Vote;
 use crate::consensus::{Tally, Verdict};
 use crate::event::{Effects, Form, Milestone};
@@ -24,25 +24,32 @@ impl Follower {
         &mut self,
         read: impl FnOnce(&mut Round, &Known<'_>) -> T,
     ) -> Option<T> {
-        let (task, round) = (self.tasks.current.as_deref()?, self.round.as_mut()?);
+        let Reading {
+            tasks,
+            older,
+            round,
+            docket,
+            ..
+        } = Arc::make_mut(&mut self.reading);
+        let (task, round) = (tasks.current.as_deref()?, round.as_mut()?);
         let base = round.base.and_then(|base| self.manifests.get(&base));
         let known = Known {
             network: self.identity.network,
             schedule: &task.schedule,
             groups: &task.groups,
-            assignment: &self.tasks.assignment,
+            assignment: &tasks.assignment,
             manifests: &self.manifests,
-            older: &self.older,
+            older,
             rules: &task.manifest.rules,
             excluded: base.map(|base| &base.excluded),
-            docket: self.docket.as_ref(),
+            docket: docket.as_ref(),
         };
         Some(read(round, &known))
     }
 
     /// What of the cycle before is reviewed in this one; `None` for whoever did not see it judged.
     pub(crate) fn docket(&self) -> Option<&Docket> {
-        self.docket.as_ref()
+        self.reading.docket.as_ref()
     }
 
     /// What of the round that ends is reviewed in the cycle that begins with a block of this hash.
@@ -52,9 +59,9 @@ impl Follower {
             // Another task has other groups and another text: what it replaced is not looked back at.
             return Some(Docket::default());
         }
-        let past = self.round.as_ref();
+        let past = self.reading.round.as_ref();
         let past = past.filter(|past| past.cycle.next() == begins && past.base.is_some())?;
-        if past.base == self.canonical {
+        if past.base == self.reading.canonical {
             // Nothing was decided, so no archive is left by which others could repeat a review.
             return Some(Docket::default());
         }
@@ -63,7 +70,9 @@ impl Follower {
 
     /// Judges the cycle as soon as everything that it takes is here.
     pub(super) fn settle(&mut self, effects: &mut Effects) {
+        let judged = self.round().is_none_or(|round| round.judgement.is_some());
         if self.reads == Reads::Everything
+            && !judged
             && self.with_round(|round, known| round.settle(known)) == Some(true)
         {
             self.on_judged(effects);
@@ -72,14 +81,15 @@ impl Follower {
 
     /// The document that this cycle's judgement was read from, to be kept.
     pub(crate) fn take_archive(&mut self) -> Option<Vec<u8>> {
-        let judgement = Arc::make_mut(self.round.as_mut()?.judgement.as_mut()?);
+        let round = self.reading_mut().round.as_mut()?;
+        let judgement = Arc::make_mut(round.judgement.as_mut()?);
         Some(std::mem::take(&mut judgement.archive_bytes))
     }
 
     /// A body that this role wrote itself.
     pub(crate) fn keep_body(&mut self, bytes: Vec<u8>, effects: &mut Effects) -> BlobId {
         let body = BlobId::of(&bytes);
-        if let Some(round) = &mut self.round {
+        if let Some(round) = &mut self.reading_mut().round {
             round.reporting.take_body(body, &bytes);
         }
         self.keep_document(bytes, effects)
@@ -87,15 +97,15 @@ impl Follower {
 
     /// A document that may be a body that somebody named.
     pub(super) fn take_body(&mut self, blob: BlobId, bytes: &[u8]) {
-        if let Some(round) = &mut self.round
-            && round.reporting.wanted().any(|wanted| wanted == blob)
-        {
+        let round = self.reading.round.as_ref();
+        let wanted = round.is_some_and(|round| round.reporting.wanted().any(|body| body == blob));
+        if let (true, Some(round)) = (wanted, &mut self.reading_mut().round) {
             round.reporting.take_body(blob, bytes);
         }
     }
 
     pub(super) fn pursue_bodies(&mut self, effects: &mut Effects) {
-        let round = self.round.as_ref();
+        let round = self.reading.round.as_ref();
         let wanted: Vec<BlobId> = round.map_or_else(Vec::new, |r| r.reporting.wanted().collect());
         if !wanted.is_empty() {
             self.want(wanted, Form::Document, effects);
@@ -114,13 +124,25 @@ impl Follower {
 
     /// Accepted updates of cycles before this one, as far back as they are remembered.
     pub(crate) fn remembered_before(&self, cycle: Cycle) -> Vec<Candidate> {
-        let earlier = self.opened.iter().filter(|opened| opened.cycle < cycle);
+        let earlier = self
+            .reading
+            .opened
+            .iter()
+            .filter(|opened| opened.cycle < cycle);
         let updates = earlier.map(|opened| &opened.accepted);
         updates.flatten().cloned().collect()
     }
 
     fn on_judged(&mut self, effects: &mut Effects) {
-        let (Some(task), Some(round)) = (&self.tasks.current, &self.round) else {
+        let memory = self.memory();
+        let Reading {
+            tasks,
+            round,
+            history,
+            opened,
+            ..
+        } = Arc::make_mut(&mut self.reading);
+        let (Some(task), Some(round)) = (&tasks.current, round) else {
             return;
         };
         let Some(judgement) = &round.judgement else {
@@ -131,15 +153,14 @@ impl Follower {
         // Before this cycle is entered: what is taken back was entered last.
         for review in reviewed.iter().filter(|review| review.unearned > 0.0) {
             let (hotkey, unearned) = (review.hotkey, review.unearned);
-            Arc::make_mut(&mut self.history).take_back(&rules.rewards, hotkey, unearned);
+            Arc::make_mut(history).take_back(&rules.rewards, hotkey, unearned);
         }
         if judgement.quorum {
             let (verdicts, rewards) = (&judgement.verdicts, &judgement.rewards);
-            Arc::make_mut(&mut self.history).enter(&rules.rewards, verdicts, rewards);
+            Arc::make_mut(history).enter(&rules.rewards, verdicts, rewards);
         }
-        let (cycle, memory) = (round.cycle, self.memory());
-        let opened = Arc::make_mut(&mut self.opened);
-        opened.push_back(opened_in(cycle, judgement));
+        let opened = Arc::make_mut(opened);
+        opened.push_back(opened_in(round.cycle, judgement));
         // One cycle more than is remembered in scoring: reviews look back from the cycle before.
         let forget = opened.len().saturating_sub(memory.saturating_add(1));
         opened.drain(..forget);
@@ -164,7 +185,7 @@ impl Follower {
         tally: Option<&Tally>,
         effects: &mut Effects,
     ) {
-        let Some(round) = self.round.as_ref() else {
+        let Some(round) = self.reading.round.as_ref() else {
             return;
         };
         let conduct = round.conduct(votes, tally);

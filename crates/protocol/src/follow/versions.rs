@@ -89,6 +89,12 @@ enum Search {
 }
 
 impl Tasks {
+    /// Blocks were missed, and with them perhaps the votes for another task.
+    pub(super) fn forget(&mut self) {
+        (self.current, self.previous) = (None, None);
+        (self.decided, self.successor, self.weighed) = (None, None, None);
+    }
+
     fn refuse(&mut self, task: BlobId, reason: String, effects: &mut Effects) {
         let follows = self.read.get(&task).and_then(|task| task.manifest.follows);
         self.refused.insert(task, follows);
@@ -135,14 +141,18 @@ impl Tasks {
 }
 
 impl Follower {
+    fn tasks_mut(&mut self) -> &mut Tasks {
+        &mut self.reading_mut().tasks
+    }
+
     /// The task that is worked on.
     pub(crate) fn task(&self) -> Option<&Task> {
-        self.tasks.current.as_deref()
+        self.reading.tasks.current.as_deref()
     }
 
     /// The announced task that may take its place, while that is not decided or has not come to pass.
     pub(crate) fn successor(&self) -> Option<&Task> {
-        self.tasks.successor.as_deref()
+        self.reading.tasks.successor.as_deref()
     }
 
     /// The manifest of the state that the successor begins with; `None` where it goes on with ours, or
@@ -159,7 +169,7 @@ impl Follower {
         if cycle > current.manifest.first_cycle {
             return Some(current.id);
         }
-        let previous = self.tasks.previous.as_ref()?;
+        let previous = self.reading.tasks.previous.as_ref()?;
         (cycle > previous.manifest.first_cycle).then_some(previous.id)
     }
 
@@ -176,20 +186,19 @@ impl Follower {
     /// A task's manifest has come. Whether it was one that we wait for.
     pub(super) fn on_task(&mut self, id: BlobId, bytes: &[u8], effects: &mut Effects) -> bool {
         let announced = self.now.as_deref().and_then(announced).map(|(id, _)| id);
-        if !self.tasks.expects(id, announced) {
+        if !self.reading.tasks.expects(id, announced) {
             return false;
         }
         match TaskManifest::from_bytes(bytes) {
             Ok(manifest) => {
                 let sound = manifest.check_on(self.identity.network.netuid);
-                self.tasks
-                    .read
-                    .insert(id, Arc::new(Task::new(id, manifest, self.identity.hotkey)));
+                let task = Arc::new(Task::new(id, manifest, self.identity.hotkey));
+                self.tasks_mut().read.insert(id, task);
                 if let Err(error) = sound {
-                    self.tasks.refuse(id, error.to_string(), effects);
+                    self.tasks_mut().refuse(id, error.to_string(), effects);
                 }
             }
-            Err(error) => self.tasks.refuse(id, error.to_string(), effects),
+            Err(error) => self.tasks_mut().refuse(id, error.to_string(), effects),
         }
         self.observe_backlog(effects);
         true
@@ -197,13 +206,13 @@ impl Follower {
 
     /// Makes that task the current one to which `block` belongs, if it is known and here.
     pub(super) fn enter_task(&mut self, block: Block, effects: &mut Effects) {
-        if let Some((id, starts)) = self.tasks.decided {
+        if let Some((id, starts)) = self.reading.tasks.decided {
             if block >= starts {
                 self.succeed(id, effects);
             }
-        } else if self.tasks.current.is_none()
+        } else if self.reading.tasks.current.is_none()
             && let Some((id, _)) = self.now.as_deref().and_then(announced)
-            && let Search::Found(task) = self.tasks.search(id, block)
+            && let Search::Found(task) = self.reading.tasks.search(id, block)
         {
             self.begin(task, effects);
         }
@@ -212,15 +221,16 @@ impl Follower {
     /// Takes the step that votes have decided. Until the manifest is here, no task is worked on and
     /// blocks are kept.
     fn succeed(&mut self, id: BlobId, effects: &mut Effects) {
-        if let Some(current) = self.tasks.current.take() {
-            self.tasks.previous = Some(current);
+        let tasks = self.tasks_mut();
+        if let Some(current) = tasks.current.take() {
+            tasks.previous = Some(current);
         }
-        let Some(previous) = self.tasks.previous.clone() else {
-            self.tasks.decided = None;
+        let Some(previous) = tasks.previous.clone() else {
+            tasks.decided = None;
             return;
         };
-        let refused = self.tasks.refused.contains_key(&id);
-        let follows = self.tasks.read.get(&id).map(|task| {
+        let refused = self.reading.tasks.refused.contains_key(&id);
+        let follows = self.reading.tasks.read.get(&id).map(|task| {
             let before = (previous.id, &previous.manifest);
             (Arc::clone(task), task.manifest.check_follows(before))
         });
@@ -229,15 +239,15 @@ impl Follower {
             None if !refused => {}
             // A majority that names what cannot be worked on has not replaced what can.
             _ => {
-                self.tasks.decided = None;
-                self.tasks.current = Some(previous);
+                let tasks = self.tasks_mut();
+                (tasks.decided, tasks.current) = (None, Some(previous));
             }
         }
     }
 
     fn begin(&mut self, task: Arc<Task>, effects: &mut Effects) {
         effects.tell(Milestone::TaskLoaded { task: task.id });
-        let tasks = &mut self.tasks;
+        let tasks = self.tasks_mut();
         (tasks.decided, tasks.successor, tasks.weighed) = (None, None, None);
         tasks.assignment = Arc::new(Assignment::new(task.manifest.tickets.clone()));
         tasks.current = Some(task);
@@ -246,11 +256,11 @@ impl Follower {
     /// What the votes of a cycle's last block say of the task of the next cycle. A task counts only
     /// while the owner announces it.
     pub(super) fn decide_task(&mut self, votes: &[(Voter, Vote)], snapshot: &Snapshot) {
-        let Some(current) = &self.tasks.current else {
+        let Some(current) = &self.reading.tasks.current else {
             return;
         };
         if let Some(id) = decided_task(current.id, votes, snapshot) {
-            self.tasks.decided = Some((id, snapshot.block.next()));
+            self.tasks_mut().decided = Some((id, snapshot.block.next()));
         }
     }
 
@@ -259,19 +269,24 @@ impl Follower {
         let Some((id, since)) = self.now.as_deref().and_then(announced) else {
             return;
         };
-        let missing = match (self.tasks.decided, &self.tasks.current) {
+        let missing = match (self.reading.tasks.decided, &self.reading.tasks.current) {
             (Some((decided, _)), _) => Some(decided),
             (None, Some(current)) => (current.id != id).then_some(id),
             (None, None) => {
-                let first = self.backlog.front().map_or(Block(0), |first| first.block);
-                match self.tasks.search(id, first) {
+                let first = self
+                    .reading
+                    .backlog
+                    .front()
+                    .map_or(Block(0), |first| first.block);
+                match self.reading.tasks.search(id, first) {
                     Search::Missing(missing) => Some(missing),
                     Search::Found(_) | Search::Nothing => None,
                 }
             }
         };
-        let known =
-            |id: &BlobId| self.tasks.read.contains_key(id) || self.tasks.refused.contains_key(id);
+        let known = |id: &BlobId| {
+            self.reading.tasks.read.contains_key(id) || self.reading.tasks.refused.contains_key(id)
+        };
         if let Some(missing) = missing.filter(|id| !known(id)) {
             self.want_document(missing, effects);
         }
@@ -280,17 +295,19 @@ impl Follower {
 
     /// Holds the announced task against the current one, once; and drops it when its time has passed.
     fn weigh_successor(&mut self, (id, since): (BlobId, Block), effects: &mut Effects) {
-        let Some(current) = self.tasks.current.clone() else {
+        let Some(current) = self.reading.tasks.current.clone() else {
             return;
         };
-        if self.tasks.weighed != Some(id) {
-            self.tasks.successor = None;
-            let known = self.tasks.read.get(&id).cloned();
+        if self.reading.tasks.weighed != Some(id) {
+            if self.reading.tasks.successor.is_some() {
+                self.tasks_mut().successor = None;
+            }
+            let known = self.reading.tasks.read.get(&id).cloned();
             let Some(task) = known.filter(|task| task.id != current.id) else {
                 return;
             };
-            self.tasks.weighed = Some(id);
-            if self.tasks.refused.contains_key(&id) {
+            self.tasks_mut().weighed = Some(id);
+            if self.reading.tasks.refused.contains_key(&id) {
                 return;
             }
             match may_follow(&current, &task, since) {
@@ -300,9 +317,9 @@ impl Follower {
                         cycle: task.manifest.first_cycle,
                         starts: task.manifest.starts,
                     });
-                    self.tasks.successor = Some(task);
+                    self.tasks_mut().successor = Some(task);
                 }
-                Err(reason) => self.tasks.refuse(id, reason, effects),
+                Err(reason) => self.tasks_mut().refuse(id, reason, effects),
             }
         }
         self.weigh_again(effects);
@@ -310,7 +327,7 @@ impl Follower {
 
     /// What may turn out later: its first state is not one, or its first block passes.
     fn weigh_again(&mut self, effects: &mut Effects) {
-        let (Some(task), Some(now)) = (self.tasks.successor.clone(), &self.now) else {
+        let (Some(task), Some(now)) = (self.reading.tasks.successor.clone(), &self.now) else {
             return;
         };
         let state = task.manifest.first_state;
@@ -324,21 +341,14 @@ impl Follower {
                 "the first state of task {} is not one of its groups",
                 task.id
             );
-            self.tasks.refuse(task.id, reason, effects);
-        } else if self.tasks.decided.is_none() && task.manifest.starts <= now.block {
+            self.tasks_mut().refuse(task.id, reason, effects);
+        } else if self.reading.tasks.decided.is_none() && task.manifest.starts <= now.block {
             let reason = format!(
                 "block {} came and no majority of votes had named task {}",
                 task.manifest.starts, task.id
             );
-            self.tasks.refuse(task.id, reason, effects);
+            self.tasks_mut().refuse(task.id, reason, effects);
         }
-    }
-
-    /// Blocks were missed, and with them perhaps the votes for another task.
-    pub(super) fn forget_task(&mut self) {
-        let tasks = &mut self.tasks;
-        (tasks.current, tasks.previous) = (None, None);
-        (tasks.decided, tasks.successor, tasks.weighed) = (None, None, None);
     }
 }
 

@@ -119,7 +119,7 @@ impl Validator {
         if !due || !me.validator_permit {
             return;
         }
-        let Some(weights) = self.follower.history.on_chain(now) else {
+        let Some(weights) = self.follower.history().on_chain(now) else {
             return;
         };
         if !weights.slots.is_empty() {
