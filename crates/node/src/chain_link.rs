@@ -2,11 +2,11 @@
 //!
 //! Reading: every block once, in order, each from reads pinned to that block. Where a fork has taken
 //! blocks back, those that stand in their place follow: the machine sees a number again and goes on
-//! from what it knew before the first of them (P-9). Writing: one task per hotkey, one operation after the other; what the chain refuses comes
-//! back as an event, and what is lost is asked for again by the machine, which looks at the chain and
-//! not at receipts. Sealed weights are looked for when they should show, because a chain that could
-//! not open them says nothing; weights that come too soon are set when their time has come, unless there
-//! are newer ones by then.
+//! from what it knew before the first of them (P-9). Writing: one task per hotkey, one operation after
+//! the other; what the chain refuses comes back as an event, and what is lost is asked for again by the
+//! machine, which looks at the chain and not at receipts. Sealed weights are looked for when they should
+//! show, because a chain that could not open them says nothing; weights that come too soon are set when
+//! their time has come, unless there are newer ones by then.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -4,9 +4,9 @@
 //! the pace its operator allows, and whoever fails or stands still is passed over in favour of the next.
 //! What brings an operation into a block has a part of the bucket to itself and does not stand in line
 //! with reads. An endpoint that says it is asked too often is left alone for as long as it wants, or
-//! for longer each time. An endpoint of another chain is never asked anything but its name: the hash of the first block is
-//! compared before the first question goes there. What is asked twice is the caller's business; a read
-//! pinned to a hash means the same wherever it is answered.
+//! for longer each time. An endpoint of another chain is never asked anything but its name: the hash
+//! of the first block is compared before the first question goes there. What is asked twice is the
+//! caller's business; a read pinned to a hash means the same wherever it is answered.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,7 +36,8 @@ tokio::task_local! {
     static WRITING: ();
 }
 
-/// Does `work`, whose requests do not wait behind those of others.
+/// Does `work`, whose requests do not wait behind those of others; except for one that a reader has
+/// begun and both need, such as the first question about a block.
 pub(super) fn urgently<F: Future>(work: F) -> impl Future<Output = F::Output> {
     WRITING.scope((), work)
 }

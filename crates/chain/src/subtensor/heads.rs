@@ -1,8 +1,8 @@
 //! The newest block: when it is worth asking for again, and which answer is believed.
 //!
 //! ```text
-//! seen on time ── next look a little before it is due again ──┬─ there: one look a block
-//!                                                              └─ not yet: a short step, then longer ones
+//! seen on time ── a look a little before the next is due ──┬─ it is there: one look a block
+//!                                                          └─ not yet: a short step, then longer ones
 //! ```
 //!
 //! Blocks come at a steady pace, so one look a block is enough once their rhythm is known; each look

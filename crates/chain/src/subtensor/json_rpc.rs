@@ -1,9 +1,10 @@
 //! JSON-RPC as a Substrate node speaks it: requests, batches, and what its errors mean.
 //!
 //! A batch is one body, so that everything read about one block costs one round trip; a server that
-//! takes no batches, or none as long, is asked one by one. Nodes and development tools phrase the same refusal in several ways (`"Custom error: 6"`, `{"Custom":6}`,
-//! `{"invalid":{"stale":null}}` in the message); all shapes that have been seen are read. An error
-//! that nobody expected names the method and is shown verbatim.
+//! takes no batches, or none as long, is asked one by one. Nodes and development tools phrase the same
+//! refusal in several ways (`"Custom error: 6"`, `{"Custom":6}`, `{"invalid":{"stale":null}}` in the
+//! message); all shapes that have been seen are read, and those in which an endpoint says that it is
+//! asked too often. An error that nobody expected names the method and is shown verbatim.
 
 use std::time::Duration;
 
