@@ -58,6 +58,7 @@ def drive(substrate: SubstrateInterface) -> None:
     moves_money(substrate, alice, bob)
     is_refused(substrate, alice)
     registers(substrate, alice, bob)
+    batches(substrate, alice, bob)
 
 
 def reads(substrate: SubstrateInterface, alice: Keypair) -> None:
@@ -126,6 +127,24 @@ def registers(substrate: SubstrateInterface, alice: Keypair, bob: Keypair) -> No
     stored = substrate.query("Commitments", "CommitmentOf", [NETUID, hotkey]).value
     field = stored["info"]["fields"]
     shown("Commitments.CommitmentOf", field, text.hex() in str(field) or "hello" in str(field))
+
+
+def batches(substrate: SubstrateInterface, alice: Keypair, bob: Keypair) -> None:
+    print("several calls in one extrinsic")
+    values = {"dest": bob.ss58_address, "value": RAO}
+    enough = substrate.compose_call("Balances", "transfer_keep_alive", values)
+    too_much = substrate.compose_call("Balances", "transfer_keep_alive", {**values, "value": 2**63})
+    for call, calls, succeeds, end in (
+        ("batch", [enough, enough], True, "BatchCompleted"),
+        ("batch", [enough, too_much, enough], True, "BatchInterrupted"),
+        ("force_batch", [too_much, enough], True, "BatchCompletedWithErrors"),
+        ("batch_all", [enough, too_much], False, None),
+    ):
+        receipt = sent(substrate, alice, "Utility", call, calls=calls)
+        events = [event.value["event"] for event in receipt.triggered_events]
+        names = [event["event_id"] for event in events if event["module_id"] == "Utility"]
+        as_told = receipt.is_success == succeeds and (names or [None])[-1] == end
+        shown(f"{call} of {len(calls)}", names or receipt.error_message, as_told)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ const PALLETS: &[&str] = &[
     "Balances",
     "TransactionPayment",
     "SubtensorModule",
+    "Utility",
     "Sudo",
     "Commitments",
     "AdminUtils",

@@ -3,13 +3,16 @@
 //! Indices and argument types are the runtime's; a call it has and we do not is undecodable here, as one
 //! that nobody has. What the calls do is the pallets' business.
 
-use parity_scale_codec::{Compact, Decode, DecodeAll as _, Encode, Error};
+use parity_scale_codec::{Compact, Decode, DecodeLimit as _, Encode, Error};
 
 use super::data::{Bounded, CommitmentInfo};
 use super::storage::AccountId;
 
 /// Bytes in one sealed setting of weights.
 pub(super) const MAX_SEALED_WEIGHTS: usize = 5_000;
+
+/// Levels of lists in one call: calls carry calls, and nobody nests them deeper than once or twice.
+const MAX_DEPTH: u32 = 16;
 
 /// A call with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -18,6 +21,8 @@ pub(super) enum Call {
     Balances(Balances),
     #[codec(index = 7)]
     Subtensor(Subtensor),
+    #[codec(index = 11)]
+    Utility(Utility),
     #[codec(index = 18)]
     Commitments(Commitments),
     #[codec(index = 19)]
@@ -28,9 +33,9 @@ impl Call {
     /// Reads a call; every byte must belong to it.
     ///
     /// # Errors
-    /// A pallet, call or argument that is not carried out here, or bytes left over.
+    /// A pallet, call or argument that is not carried out here, calls nested too deep, or bytes left over.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        Self::decode_all(&mut &*bytes)
+        Self::decode_all_with_depth_limit(MAX_DEPTH, &mut &*bytes)
     }
 }
 
@@ -175,6 +180,17 @@ pub(super) enum Subtensor {
     SetActivityCutoffFactor { netuid: u16, factor_milli: u32 },
     #[codec(index = 141)]
     TriggerEpoch { netuid: u16 },
+}
+
+/// Calls that carry others.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(super) enum Utility {
+    #[codec(index = 0)]
+    Batch { calls: Vec<Call> },
+    #[codec(index = 2)]
+    BatchAll { calls: Vec<Call> },
+    #[codec(index = 4)]
+    ForceBatch { calls: Vec<Call> },
 }
 
 /// Calls of the pallet that keeps commitments.
@@ -383,7 +399,7 @@ mod tests {
     proptest! {
         #[test]
         fn random_bytes_never_panic(
-            pallet in proptest::sample::select(vec![5_u8, 7, 18, 19]),
+            pallet in proptest::sample::select(vec![5_u8, 7, 11, 18, 19]),
             rest in proptest::collection::vec(any::<u8>(), 0..300),
         ) {
             let mut bytes = vec![pallet];

@@ -16,6 +16,8 @@ pub(super) enum Event {
     Balances(Balances),
     #[codec(index = 7)]
     Subtensor(Subtensor),
+    #[codec(index = 11)]
+    Utility(Utility),
     #[codec(index = 18)]
     Commitments(Commitments),
     #[codec(index = 26)]
@@ -51,6 +53,21 @@ pub(super) enum Balances {
     Deposit { who: AccountId, amount: u64 },
     #[codec(index = 8)]
     Withdraw { who: AccountId, amount: u64 },
+}
+
+/// Events of calls that carry others.
+#[derive(Debug, Clone, PartialEq, Eq, Encode)]
+pub(super) enum Utility {
+    #[codec(index = 0)]
+    BatchInterrupted { index: u32, error: DispatchError },
+    #[codec(index = 1)]
+    BatchCompleted,
+    #[codec(index = 2)]
+    BatchCompletedWithErrors,
+    #[codec(index = 3)]
+    ItemCompleted,
+    #[codec(index = 4)]
+    ItemFailed { error: DispatchError },
 }
 
 /// Events of the pallet that keeps subnets.

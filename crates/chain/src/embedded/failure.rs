@@ -94,6 +94,20 @@ reasons! {
 }
 
 reasons! {
+    /// The system itself.
+    System of pallet 0 {
+        CallFiltered = 5,
+    }
+}
+
+reasons! {
+    /// The pallet whose calls carry others.
+    Utility of pallet 11 {
+        TooManyCalls = 0,
+    }
+}
+
+reasons! {
     /// The pallet that keeps commitments.
     Commitments of pallet 18 {
         AccountNotAllowedCommit = 1,

@@ -22,6 +22,7 @@ mod registration;
 mod sealed_weights;
 mod serving;
 mod staking;
+mod utility;
 mod weights;
 
 #[cfg(test)]
@@ -107,6 +108,7 @@ pub(super) fn dispatch(
         Call::Commitments(call::Commitments::SetCommitment { netuid, info }) => {
             commitments::set(state, signer, netuid, info, block)
         }
+        Call::Utility(call) => utility::carry_out(state, signer, call, block),
         Call::AdminUtils(call) => hyperparameters::set(state, signer, call, block),
         Call::Subtensor(call) => dispatch_subtensor(state, signer, call, block),
     }

@@ -210,7 +210,7 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// Runs a call; if it fails, nothing of it remains.
+    /// Runs a call; if it fails, nothing of it remains, nor of the calls inside it that have succeeded.
     ///
     /// # Errors
     /// What the call fails with.
@@ -218,15 +218,19 @@ impl<'a> Overlay<'a> {
         &mut self,
         call: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.undo = Some(BTreeMap::new());
+        let around = self.undo.replace(BTreeMap::new());
         let result = call(self);
-        let undo = self.undo.take().unwrap_or_default();
+        let undo = std::mem::replace(&mut self.undo, around).unwrap_or_default();
         if result.is_err() {
             for (key, before) in undo {
                 match before {
                     Some(change) => self.changes.insert(key, change),
                     None => self.changes.remove(&key),
                 };
+            }
+        } else if let Some(around) = &mut self.undo {
+            for (key, before) in undo {
+                around.entry(key).or_insert(before);
             }
         }
         result

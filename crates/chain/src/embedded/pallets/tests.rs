@@ -4,6 +4,7 @@
 //! [`Chain`] is a chain reduced to its rules: no signatures, no nonces, one call to a block unless a
 //! test says otherwise.
 
+mod batches;
 mod endpoints;
 mod epochs;
 mod golden;

@@ -142,7 +142,7 @@ fn every_stored_value_is_one_of_a_real_runtimes() {
 /// The variants are spelled as the runtime spells them.
 #[test]
 fn every_failure_has_the_runtimes_name() {
-    use crate::embedded::failure::{AdminUtils, Commitments, Subtensor};
+    use crate::embedded::failure::{AdminUtils, Commitments, Subtensor, System, Utility};
     let mut named = 0;
     let mut check = |name: String, error: DispatchError| {
         assert_eq!(failure_name(error), name);
@@ -155,6 +155,12 @@ fn every_failure_has_the_runtimes_name() {
         check(format!("{failure:?}"), (*failure).into());
     }
     for failure in AdminUtils::ALL {
+        check(format!("{failure:?}"), (*failure).into());
+    }
+    for failure in System::ALL {
+        check(format!("{failure:?}"), (*failure).into());
+    }
+    for failure in Utility::ALL {
         check(format!("{failure:?}"), (*failure).into());
     }
     check("BadOrigin".into(), DispatchError::BadOrigin);
