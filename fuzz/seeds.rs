@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use connito_chain::keys::Signer as _;
+use connito_chain::runtime::bundled;
+use connito_fuzz::chain;
 use connito_fuzz::history::networks;
 use connito_fuzz::network::{NETUID, Network, OWNER, state, task};
 use connito_fuzz::update;
@@ -24,6 +27,7 @@ use connito_protocol::report::{Entry, Measurement, ScoreReport};
 use connito_protocol::rules::Codec;
 use connito_protocol::snapshot::{Participant, Record, Snapshot, Voter};
 use connito_protocol::submission::Network as NetworkId;
+use serde_json::json;
 
 fn main() -> std::io::Result<()> {
     updates()?;
@@ -46,6 +50,7 @@ fn main() -> std::io::Result<()> {
         let (character, steps) = alone(role);
         write("journal", &number.to_string(), &journal(&character, &steps))?;
     }
+    chain_targets()?;
     let networks = networks();
     networks.iter().try_for_each(said)?;
     let journals = networks.iter().flat_map(Network::journals);
@@ -69,6 +74,108 @@ fn said(network: &Network) -> std::io::Result<()> {
         write(target, &BlobId::of(document).short(), document)?;
     }
     Ok(())
+}
+
+/// What the embedded chain and its client read: one value of every type, sound calls and the extrinsics that
+/// carry them, a question for every method.
+fn chain_targets() -> std::io::Result<()> {
+    write("metadata", "bundled", bundled())?;
+    // The longest run of zeros that is a value of every type that has one; the last type is not much further.
+    const LONGEST: usize = 300;
+    for id in 0_u16..1_000 {
+        let zeros = [0; LONGEST];
+        let fits = |length: &usize| {
+            let value = zeros.get(..*length).unwrap_or_default();
+            chain::runtime().decode_type(u32::from(id), value).is_ok()
+        };
+        if let Some(length) = (0..LONGEST).find(fits) {
+            let value = [&id.to_le_bytes()[..], &vec![0; length]].concat();
+            write("scale_value", &id.to_string(), &value)?;
+        }
+    }
+    let fresh = chain::new();
+    let mut all = Vec::new();
+    for (number, (place, call)) in chain::calls().into_iter().enumerate() {
+        let step = [&[0x80 | place as u8, call.len() as u8], call.as_slice()].concat();
+        write("calls", &number.to_string(), &step)?;
+        all.extend(step);
+        let message = chain::signed(&fresh, place, 0, &call);
+        write("extrinsic", &number.to_string(), &message)?;
+    }
+    write("calls", "all", &all)?;
+    requests().try_for_each(|(name, body)| write("chain_requests", &name, body.as_bytes()))
+}
+
+/// A request for each method, and a batch.
+fn requests() -> impl Iterator<Item = (String, String)> {
+    let used = chain::used();
+    let head = used.head().hash;
+    let key = "0x658faa385070e074c85bf6b568cf05557641384bb339f3758acddfd7053d33170300";
+    let address = chain::account(1).hotkey().to_string();
+    let message = chain::signed(&used, 5, 0, &chain::calls()[0].1);
+    let message: String = message.iter().map(|byte| format!("{byte:02x}")).collect();
+    let of = |method: &str, params: serde_json::Value| {
+        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        (method.to_owned(), request.to_string())
+    };
+    let listed = used.handle(of("rpc_methods", json!([])).1.as_bytes());
+    let listed: serde_json::Value = serde_json::from_slice(&listed).expect("an answer is JSON");
+    let listed = listed["result"]["methods"].as_array().cloned();
+    let methods = listed.unwrap_or_default().into_iter();
+    let mut bodies: Vec<_> = methods
+        .filter_map(|method| Some(of(method.as_str()?, json!([]))))
+        .collect();
+    let named = [
+        ("account_nextIndex", json!([address])),
+        ("author_submitExtrinsic", json!([message])),
+        ("chain_getBlockHash", json!([[0, 1, "0x2"]])),
+        ("chain_getHeader", json!([head.to_string()])),
+        ("connito_waitBlock", json!([3, 5])),
+        ("payment_queryInfo", json!([message])),
+        ("state_getKeysPaged", json!([&key[..34], 100, key])),
+        ("state_getStorage", json!([key, head.to_string()])),
+        ("state_queryStorageAt", json!([[key], null])),
+        ("state_call", json!(["AccountNonceApi_account_nonce", key])),
+        (
+            "state_call",
+            json!(["Metadata_metadata_at_version", "0x0e000000"]),
+        ),
+        (
+            "state_call",
+            json!(["NeuronInfoRuntimeApi_get_neurons_lite", "0x0300"]),
+        ),
+        (
+            "state_call",
+            json!(["SubnetInfoRuntimeApi_get_metagraph", "0x0300"]),
+        ),
+        (
+            "state_call",
+            json!([
+                "SubnetInfoRuntimeApi_get_selective_metagraph",
+                "0x03000800000500"
+            ]),
+        ),
+        (
+            "state_call",
+            json!(["SubnetInfoRuntimeApi_get_subnet_hyperparams_v3", "0x0300"]),
+        ),
+        ("state_subscribeStorage", json!([[key]])),
+        ("chain_subscribeNewHeads", json!([])),
+        ("author_submitAndWatchExtrinsic", json!([message])),
+    ];
+    let named = named.into_iter().enumerate();
+    bodies
+        .extend(named.map(|(number, (method, params))| {
+            (format!("{number}-{method}"), of(method, params).1)
+        }));
+    let both: Vec<&str> = bodies
+        .iter()
+        .take(2)
+        .map(|(_, body)| body.as_str())
+        .collect();
+    let batch = format!("[{}]", both.join(","));
+    bodies.push(("batch".to_owned(), batch));
+    bodies.into_iter()
 }
 
 /// Each event of a history that is no block, and some blocks, heard twice; then a few more.
