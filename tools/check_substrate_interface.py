@@ -37,7 +37,7 @@ def main() -> int:
                 line = chain.stdout.readline().strip()
                 print(line)
                 endpoint = next(word for word in line.split() if word.startswith("ws://"))
-                with SubstrateInterface(url=endpoint.rstrip(":"), ws_options={"suppress_origin": True}) as substrate:
+                with SubstrateInterface(url=endpoint.rstrip(":")) as substrate:
                     drive(substrate)
             finally:
                 chain.terminate()

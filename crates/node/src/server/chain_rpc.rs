@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Extension, Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use connito_chain::embedded::{EmbeddedChain, MAX_BODY_BYTES};
@@ -68,23 +68,25 @@ async fn answer(
     Ok(([(header::CONTENT_TYPE, "application/json")], answer).into_response())
 }
 
-/// Whether a request comes from this machine, by its own name, and from no web page.
+/// Whether a request comes from this machine, by its own name, and from no web page of anybody else's.
 pub(super) fn is_for_this_machine(peer: Peer, request: &Request) -> bool {
     peer.0.ip().to_canonical().is_loopback() && is_local(request.uri(), request.headers())
 }
 
-/// Whether the request names this machine as its host, wherever it names one, and no web page as its
-/// origin.
+/// Whether the request names this machine as its host, wherever it names one, and no origin but that
+/// host: pages of other hosts and ports have another, pages of this server do not exist, and WebSocket
+/// libraries name the host that they were given.
 fn is_local(target: &Uri, headers: &HeaderMap) -> bool {
-    if headers.contains_key(header::ORIGIN) {
-        return false;
-    }
     let mut hosts = headers.get_all(header::HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+    let (Some(Ok(host)), None) = (hosts.next().map(HeaderValue::to_str), hosts.next()) else {
         return false;
     };
+    let own =
+        |origin: &HeaderValue| origin.as_bytes().strip_prefix(b"http://") == Some(host.as_bytes());
     let target = target.authority().map(Authority::as_str);
-    host.to_str().is_ok_and(names_this_machine) && target.is_none_or(names_this_machine)
+    names_this_machine(host)
+        && target.is_none_or(names_this_machine)
+        && headers.get_all(header::ORIGIN).iter().all(own)
 }
 
 /// Whether a host, with or without its port, is this machine under the names that no name server gives.
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_requests_to_this_machine_by_no_web_page_are_local() {
+    fn only_requests_to_this_machine_by_no_web_page_of_others_are_local() {
         let local = |host: &str, origin: Option<&str>| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().unwrap());
@@ -118,11 +120,21 @@ mod tests {
             "[::1]",
         ] {
             assert!(local(host, None), "{host}");
-            assert!(!local(host, Some("http://localhost")), "{host}");
+            assert!(local(host, Some(&format!("http://{host}"))), "{host}");
+            for other in [
+                "http://localhost:1",
+                "https://127.0.0.1:1",
+                "127.0.0.1:1",
+                "null",
+                "",
+            ] {
+                assert!(!local(host, Some(other)), "{host} for {other}");
+            }
         }
         // A name that an attacker's name server resolves to this machine is not this machine.
         for host in ["rebound.example:9944", "127.0.0.1.example", "::1", ""] {
             assert!(!local(host, None), "{host}");
+            assert!(!local(host, Some(&format!("http://{host}"))), "{host}");
         }
         assert!(!is_local(&Uri::from_static("/"), &HeaderMap::new()));
     }

@@ -59,7 +59,10 @@ async fn a_rebound_name_or_a_web_page_finds_nothing() {
         "host: \u{fc}\r\n",
         "host:\r\n",
         "host: localhost\r\norigin: http://evil.example\r\n",
-        "host: localhost\r\norigin: http://localhost\r\n",
+        "host: localhost\r\norigin: http://localhost:80\r\n",
+        "host: localhost\r\norigin: https://localhost\r\n",
+        "host: localhost\r\norigin: http://localhost\r\norigin: http://evil.example\r\n",
+        "host: evil.example\r\norigin: http://evil.example\r\n",
         "host: localhost\r\norigin: null\r\n",
         "host: localhost\r\norigin:\r\n",
     ] {
