@@ -194,18 +194,19 @@ impl Observer {
         for snapshot in early.into_iter().chain(&blocks.scoring).chain(late) {
             round.observe(snapshot, &known);
         }
-        round.settle(&known);
-        if round.judgement.is_none() {
+        let mut archived = round.settle(&known);
+        if archived.is_none() {
             let named: Vec<BlobId> = round.reporting.wanted().collect();
             for body in named {
                 if let Some(bytes) = (before.body)(body) {
                     round.reporting.take_body(body, &bytes);
                 }
             }
-            round.settle(&known);
+            archived = round.settle(&known);
         }
         let lacks = round.lacks(&known);
-        let judgement = round.judgement.as_ref().ok_or(match lacks {
+        let judged = round.judgement.as_ref().zip(archived);
+        let (judgement, archived) = judged.ok_or(match lacks {
             Some(body) => ObserveError::Body(body),
             None => ObserveError::Blocks,
         })?;
@@ -216,7 +217,7 @@ impl Observer {
             quorum: judgement.quorum,
             accepted: judgement.merged(before.bytes),
             verdicts: judgement.verdicts.clone(),
-            archive: judgement.archive.clone(),
+            archive: archived.archive,
             excluded: excluded.ok_or(ObserveError::Blocks)?,
             round,
         })

@@ -79,6 +79,8 @@ pub(crate) struct Follower {
     adoption: Adoption,
     ready: Option<Cycle>,
     recent: Recent,
+    /// The document that the last judgement was read from, until it is in the store.
+    archive: Option<Vec<u8>>,
     stepped_back: bool,
     sent: BTreeMap<Write, (Vec<u8>, Block)>,
     told_unregistered: bool,
@@ -131,6 +133,7 @@ impl Follower {
             adoption: Adoption::default(),
             ready: None,
             recent: Recent::default(),
+            archive: None,
             stepped_back: false,
             sent: BTreeMap::new(),
             told_unregistered: false,

@@ -68,15 +68,21 @@ pub(crate) struct Judgement {
     pub(crate) quorum: bool,
     pub(crate) verdicts: Vec<Verdict>,
     pub(crate) rewards: CycleRewards,
-    pub(crate) archive: CycleArchive,
-    /// The archive as a document, until it is in the store; and its name.
-    pub(crate) archive_bytes: Vec<u8>,
-    pub(crate) archive_id: BlobId,
+    /// The name of the document that says what it was read from.
+    pub(crate) archive: BlobId,
     /// What became of the cycle before in review; `None` for an observer that does not know what was
     /// to be reviewed.
     pub(crate) reviewed: Option<Vec<Reviewed>>,
     reports: Vec<Reported>,
     faults: BTreeMap<Hotkey, Misconduct>,
+}
+
+/// What a judgement was read from: thousands of records, so not kept beside it.
+#[derive(Debug)]
+pub(crate) struct Archived {
+    pub(crate) archive: CycleArchive,
+    /// The same as a document.
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// What an observer knows beforehand.
@@ -217,24 +223,24 @@ impl Round {
         }
     }
 
-    /// Draws and judges as soon as what it takes is here. True when this call judged.
-    pub(crate) fn settle(&mut self, known: &Known<'_>) -> bool {
+    /// Draws and judges as soon as what it takes is here. When this call judged, what it was read from.
+    pub(crate) fn settle(&mut self, known: &Known<'_>) -> Option<Archived> {
         if self.judgement.is_some() {
-            return false;
+            return None;
         }
         if self.scope.is_none() {
             self.scope = self.enrol(known).map(Arc::new);
         }
-        let (Some(scope), Some(commits)) = (&self.scope, &self.commits) else {
-            return false;
-        };
+        let (scope, commits) = (self.scope.as_ref()?, self.commits.as_ref()?);
         let opens = known.schedule.opens(self.cycle, Window::Score);
         self.reporting.read(scope, opens, &commits.voters);
         let opens = known.schedule.opens(self.cycle, Window::Vote);
-        let counted = self.reporting.count(scope, opens, &commits.voters);
-        let judgement = counted.and_then(|counted| self.judge(counted, known));
-        self.judgement = judgement.map(Arc::new);
-        self.judgement.is_some()
+        let counted = self.reporting.count(scope, opens, &commits.voters)?;
+        let archive = self.archive(&counted, known)?;
+        let bytes = archive.to_bytes();
+        let judgement = self.judge(counted, BlobId::of(&bytes), known)?;
+        self.judgement = Some(Arc::new(judgement));
+        Some(Archived { archive, bytes })
     }
 
     /// A body that counts and is not here, if the judgement waits for one.
@@ -365,7 +371,7 @@ impl Round {
         })
     }
 
-    fn judge(&self, counted: Counted, known: &Known<'_>) -> Option<Judgement> {
+    fn judge(&self, counted: Counted, archive: BlobId, known: &Known<'_>) -> Option<Judgement> {
         let (commits, scope) = (self.commits.as_ref()?, self.scope.as_ref()?);
         let stakes = counted.reports.iter().map(|r| r.voter.stake);
         let quorum = consensus::quorum(stakes, &commits.voters);
@@ -380,14 +386,10 @@ impl Round {
         let mut faults = counted.faults.clone();
         let outliers = conduct::outliers(&hearing, &verdicts, &tolerance);
         blame(&mut faults, outliers, Misconduct::ReportOutlier);
-        let archive = self.archive(&counted, known)?;
-        let archive_bytes = archive.to_bytes();
         Some(Judgement {
             quorum,
             rewards: cycle_rewards(&verdicts, known.groups),
             verdicts,
-            archive_id: BlobId::of(&archive_bytes),
-            archive_bytes,
             archive,
             reviewed: self.review(scope, hearing.reports, known),
             reports: counted.reports,

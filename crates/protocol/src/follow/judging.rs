@@ -73,17 +73,16 @@ impl Follower {
         let judged = self.round().is_none_or(|round| round.judgement.is_some());
         if self.reads == Reads::Everything
             && !judged
-            && self.with_round(|round, known| round.settle(known)) == Some(true)
+            && let Some(Some(archived)) = self.with_round(|round, known| round.settle(known))
         {
+            self.archive = Some(archived.bytes);
             self.on_judged(effects);
         }
     }
 
-    /// The document that this cycle's judgement was read from, to be kept.
+    /// The document that the last judgement was read from, to be kept, once.
     pub(crate) fn take_archive(&mut self) -> Option<Vec<u8>> {
-        let round = self.reading_mut().round.as_mut()?;
-        let judgement = Arc::make_mut(round.judgement.as_mut()?);
-        Some(std::mem::take(&mut judgement.archive_bytes))
+        self.archive.take()
     }
 
     /// A body that this role wrote itself.

@@ -50,7 +50,7 @@ impl Validator {
             format: StateManifest::FORMAT,
             cycle: next,
             parent: Some(base),
-            archive: Some(judgement.archive_id),
+            archive: Some(judgement.archive),
             groups: merged.candidate.clone(),
             merged: judgement.merged(|_| lengths.next().unwrap_or_default()),
             excluded: judgement.excluded(&incumbent.excluded, (next, exclusion))?,

@@ -182,10 +182,14 @@ impl Validator {
         if self.work.receipts_issued {
             return;
         }
-        let Some(judgement) = self.judgement() else {
+        let Some(round) = self.follower.round() else {
             return;
         };
-        let (base, seeded) = (judgement.archive.base, judgement.archive.seeded);
+        let (Some(judgement), Some(base), Some(seeded)) =
+            (&round.judgement, round.base, round.seeded)
+        else {
+            return;
+        };
         let own = self.work.scored.as_ref();
         let ranks = Ranks::new(&judgement.verdicts);
         let receipts: Vec<Receipt> = judgement
