@@ -71,6 +71,12 @@ impl Assignment {
         }
     }
 
+    /// Whether there is nobody among these hotkeys for whom [`Assignment::learn`] would have to draw.
+    #[must_use]
+    pub fn knows_all<'a>(&self, mut hotkeys: impl Iterator<Item = &'a Hotkey>) -> bool {
+        hotkeys.all(|hotkey| self.drawn.contains_key(hotkey))
+    }
+
     /// The group of a hotkey, as of [`assigned_group`].
     #[must_use]
     pub fn group_of(&self, hotkey: Hotkey) -> Option<GroupId> {

@@ -496,9 +496,12 @@ impl Follower {
             (reading.docket, reading.round) = (docket, Some(round));
         }
         if self.reads == Reads::Everything {
-            if moment.closes_window && moment.window == Window::Seal {
+            let sealed = moment.closes_window && moment.window == Window::Seal;
+            let hotkeys = snapshot.records.keys();
+            // Shared with what is remembered: not copied for nothing.
+            if sealed && !self.reading.tasks.assignment.knows_all(hotkeys.clone()) {
                 let assignment = &mut self.reading_mut().tasks.assignment;
-                Arc::make_mut(assignment).learn(snapshot.records.keys());
+                Arc::make_mut(assignment).learn(hotkeys);
             }
             self.with_round(|round, known| round.observe(snapshot, known));
             self.settle(effects);

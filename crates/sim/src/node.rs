@@ -151,7 +151,8 @@ pub(crate) struct Node {
 #[derive(Debug, Default)]
 pub(crate) struct Issued {
     cycle: Cycle,
-    receipts: HashMap<Hotkey, Receipt>,
+    /// By miner; boxed, for a table keeps places free.
+    receipts: HashMap<Hotkey, Box<Receipt>>,
 }
 
 impl Issued {
@@ -161,12 +162,12 @@ impl Issued {
             self.receipts.clear();
         }
         if receipt.cycle == self.cycle {
-            self.receipts.insert(receipt.hotkey, receipt);
+            self.receipts.insert(receipt.hotkey, Box::new(receipt));
         }
     }
 
     pub(crate) fn of(&self, cycle: Cycle, hotkey: Hotkey) -> Option<&Receipt> {
-        let receipt = self.receipts.get(&hotkey);
+        let receipt = self.receipts.get(&hotkey).map(Box::as_ref);
         receipt.filter(|receipt| receipt.cycle == cycle)
     }
 }
