@@ -85,10 +85,24 @@ impl RpcTransport for Switched {
     }
 }
 
+/// A client of several endpoints.
+pub(crate) type Pooled = SubtensorChain<EndpointPool<Switched>>;
+
+/// A client that prefers the first of two endpoints, and both of them.
+pub(crate) async fn two(
+    names: [&'static str; 2],
+    chains: [&Arc<EmbeddedChain>; 2],
+) -> (Pooled, Switched, Switched) {
+    let first = Switched::new(names[0], chains[0]);
+    let second = Switched::new(names[1], chains[1]);
+    let client = pooled(&[&first, &second], Duration::ZERO).await;
+    (client.unwrap(), first, second)
+}
+
 pub(crate) async fn pooled(
     endpoints: &[&Switched],
     interval: Duration,
-) -> Result<SubtensorChain<EndpointPool<Switched>>, ChainError> {
+) -> Result<Pooled, ChainError> {
     let endpoints = endpoints.iter().map(|endpoint| (*endpoint).clone());
     let pool = EndpointPool::new(endpoints.collect(), interval, None)?;
     SubtensorChain::connect(pool, Connection::default()).await
@@ -101,11 +115,7 @@ pub(crate) fn chain() -> Arc<EmbeddedChain> {
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_fails_is_passed_over_and_not_asked_again() {
     let chain = chain();
-    let (first, second) = (
-        Switched::new("first", &chain),
-        Switched::new("second", &chain),
-    );
-    let client = pooled(&[&first, &second], Duration::ZERO).await.unwrap();
+    let (client, first, second) = two(["first", "second"], [&chain; 2]).await;
     assert_eq!(
         second.asked(),
         0,
@@ -121,11 +131,7 @@ async fn an_endpoint_that_fails_is_passed_over_and_not_asked_again() {
 #[tokio::test(start_paused = true)]
 async fn when_all_fail_the_error_names_the_first_that_did() {
     let chain = chain();
-    let (first, second) = (
-        Switched::new("first", &chain),
-        Switched::new("second", &chain),
-    );
-    let client = pooled(&[&first, &second], Duration::ZERO).await.unwrap();
+    let (client, first, second) = two(["first", "second"], [&chain; 2]).await;
     first.off.store(true, Ordering::Relaxed);
     second.off.store(true, Ordering::Relaxed);
     let error = client.block(At::Head).await.unwrap_err();
@@ -141,11 +147,7 @@ async fn an_endpoint_of_another_chain_is_asked_for_its_name_and_nothing_else() {
     let mut other = spec();
     other.genesis_time_ms += 1;
     let other = EmbeddedChain::in_memory(other).unwrap();
-    let (ours, theirs) = (
-        Switched::new("ours", &chain()),
-        Switched::new("theirs", &other),
-    );
-    let client = pooled(&[&ours, &theirs], Duration::ZERO).await.unwrap();
+    let (client, ours, theirs) = two(["ours", "theirs"], [&chain(), &other]).await;
     ours.off.store(true, Ordering::Relaxed);
     for _ in 0..3 {
         assert!(client.metagraph(At::Head).await.is_err());
@@ -206,11 +208,7 @@ async fn a_public_endpoint_is_asked_no_more_often_than_it_allows() {
 async fn an_endpoint_without_new_blocks_is_passed_over_for_one_that_has_them() {
     let (still, moving) = (chain(), chain());
     moving.advance(2).unwrap();
-    let (first, second) = (
-        Switched::new("still", &still),
-        Switched::new("moving", &moving),
-    );
-    let client = pooled(&[&first, &second], Duration::ZERO).await.unwrap();
+    let (client, _, _) = two(["still", "moving"], [&still, &moving]).await;
     let wait = Duration::from_secs(60);
     let stalled = client.wait_block(Block(0), wait).await;
     let expected = "chain endpoint still: no block after 0 for 10 block times";
@@ -224,11 +222,7 @@ async fn an_endpoint_without_new_blocks_is_passed_over_for_one_that_has_them() {
 async fn a_block_that_one_endpoint_lacks_is_read_at_the_next() {
     let (behind, ahead) = (chain(), chain());
     let block = ahead.advance(3).unwrap();
-    let (first, second) = (
-        Switched::new("behind", &behind),
-        Switched::new("ahead", &ahead),
-    );
-    let client = pooled(&[&first, &second], Duration::ZERO).await.unwrap();
+    let (client, _, _) = two(["behind", "ahead"], [&behind, &ahead]).await;
     let read = client.metagraph(At::Hash(block.hash)).await.unwrap();
     assert_eq!(read.at.number, Block(3));
     let nowhere = At::Hash(connito_protocol::ids::BlockHash([9; 32]));
@@ -245,11 +239,7 @@ fn limited(data: &Value) -> Value {
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_limits_us_is_left_alone_in_favour_of_the_next() {
     let chain = chain();
-    let (first, second) = (
-        Switched::new("first", &chain),
-        Switched::new("second", &chain),
-    );
-    let client = pooled(&[&first, &second], Duration::ZERO).await.unwrap();
+    let (client, first, second) = two(["first", "second"], [&chain; 2]).await;
     first.alter(|_, _| limited(&json!({ "retry_after": 30 })));
     let asked = first.asked();
     client.metagraph(At::Head).await.unwrap();
@@ -292,11 +282,7 @@ async fn the_only_endpoint_is_asked_ever_less_often_while_it_limits_us() {
 #[tokio::test(start_paused = true)]
 async fn an_operation_that_one_endpoint_has_no_time_for_is_sent_by_the_next() {
     let chain = chain();
-    let (first, second) = (
-        Switched::new("first", &chain),
-        Switched::new("second", &chain),
-    );
-    let client = pooled(&[&first, &second], Duration::ZERO).await.unwrap();
+    let (client, first, second) = two(["first", "second"], [&chain; 2]).await;
     first.alter(|question, answer| match &question["method"] {
         method if method == "author_submitExtrinsic" => limited(&Value::Null),
         _ => answer,

@@ -9,7 +9,7 @@ use connito_chain::{Arrival, Chain, ChainError};
 use connito_protocol::ids::Block;
 use serde_json::{Value, json};
 
-use crate::endpoints::{Switched, chain, pooled};
+use crate::endpoints::{Switched, chain, pooled, two};
 
 /// The head is said to be block four billion; everything else is as it is.
 fn boast(question: &Value, answer: Value) -> Value {
@@ -36,47 +36,33 @@ fn is_block_1(arrival: Arrival) {
     assert_eq!((arrival.block.number, arrival.head), (Block(1), Block(1)));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_head_that_no_chain_can_have_come_to_is_not_believed() {
+/// One of two endpoints alters what it says of a chain with one block: it is passed over, with these words.
+async fn is_passed_over(alter: fn(&Value, Value) -> Value, words: &str) {
     let chain = chain();
-    let (lying, honest) = (
-        Switched::new("lying", &chain),
-        Switched::new("honest", &chain),
-    );
-    let client = pooled(&[&lying, &honest], Duration::ZERO).await.unwrap();
+    let (client, lying, _) = two(["lying", "honest"], [&chain; 2]).await;
     chain.advance(1).unwrap();
-    lying.alter(boast);
+    lying.alter(alter);
     let lie = after_block_0(&client).await.unwrap_err().to_string();
-    let expected = "chain endpoint lying: is at block 4000000000, which is too far ahead";
-    assert_eq!(lie, expected);
+    assert_eq!(lie, format!("chain endpoint lying: {words}"));
     is_block_1(after_block_0(&client).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_head_that_no_chain_can_have_come_to_is_not_believed() {
+    is_passed_over(boast, "is at block 4000000000, which is too far ahead").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_head_that_its_endpoint_does_not_have_is_not_believed() {
-    let chain = chain();
-    let (lying, honest) = (
-        Switched::new("lying", &chain),
-        Switched::new("honest", &chain),
-    );
-    let client = pooled(&[&lying, &honest], Duration::ZERO).await.unwrap();
-    chain.advance(1).unwrap();
-    lying.alter(boast_a_little);
-    let lie = after_block_0(&client).await.unwrap_err().to_string();
-    let expected = "chain endpoint lying: calls block 5 its newest and does not have it";
-    assert_eq!(lie, expected);
-    is_block_1(after_block_0(&client).await.unwrap());
+    let words = "calls block 5 its newest and does not have it";
+    is_passed_over(boast_a_little, words).await;
 }
 
 /// A whole chain of its own, made in no time.
 #[tokio::test(start_paused = true)]
 async fn a_chain_that_runs_away_is_left_for_one_that_keeps_time() {
     let (fast, steady) = (chain(), chain());
-    let (first, second) = (
-        Switched::new("fast", &fast),
-        Switched::new("steady", &steady),
-    );
-    let client = pooled(&[&first, &second], Duration::ZERO).await.unwrap();
+    let (client, _, _) = two(["fast", "steady"], [&fast, &steady]).await;
     fast.advance(500).unwrap();
     steady.advance(1).unwrap();
     let lie = after_block_0(&client).await.unwrap_err().to_string();
@@ -107,8 +93,7 @@ async fn the_only_endpoint_is_believed_again_once_it_stops_lying() {
 #[tokio::test(start_paused = true)]
 async fn a_head_far_ahead_that_everybody_names_is_believed() {
     let chain = chain();
-    let (one, other) = (Switched::new("one", &chain), Switched::new("other", &chain));
-    let client = pooled(&[&one, &other], Duration::ZERO).await.unwrap();
+    let (client, _, _) = two(["one", "other"], [&chain; 2]).await;
     chain.advance(500).unwrap();
     for _ in 0..2 {
         assert!(after_block_0(&client).await.is_err());

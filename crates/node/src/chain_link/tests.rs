@@ -1,5 +1,6 @@
 //! The feed and the writer over a chain that does what it is told: forks, and drops sealed weights.
 
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 
 use connito_chain::{
@@ -190,6 +191,13 @@ async fn next_told(inbox: &mut mpsc::Receiver<Event>) -> (u64, BlockHash) {
     }
 }
 
+/// These blocks come next, as one side of a fork has them.
+async fn are_told(inbox: &mut mpsc::Receiver<Event>, side: u8, numbers: RangeInclusive<u64>) {
+    for number in numbers {
+        assert_eq!(next_told(inbox).await, (number, hash(side, number)));
+    }
+}
+
 /// Every replaced block, once, from the first that differs; none that still stands.
 #[tokio::test(start_paused = true)]
 async fn blocks_that_stand_in_the_place_of_others_are_handed_on() {
@@ -197,13 +205,9 @@ async fn blocks_that_stand_in_the_place_of_others_are_handed_on() {
     let (events, mut inbox) = mpsc::channel(4);
     let fed = feed(Arc::clone(&chain), Told::default(), Head::default(), events);
     let fed = tokio::spawn(fed);
-    for number in 1..=5 {
-        assert_eq!(next_told(&mut inbox).await, (number, hash(1, number)));
-    }
+    are_told(&mut inbox, 1, 1..=5).await;
     *chain.blocks() = blocks(2, 3, 6);
-    for number in 4..=6 {
-        assert_eq!(next_told(&mut inbox).await, (number, hash(2, number)));
-    }
+    are_told(&mut inbox, 2, 4..=6).await;
     fed.abort();
 }
 
@@ -226,9 +230,7 @@ async fn a_fork_that_nobody_watched_is_noticed_by_what_the_journal_holds() {
     let (after, _) = chain(blocks(2, 3, 6));
     let (events, mut inbox) = mpsc::channel(4);
     let fed = tokio::spawn(feed(after, told, Head::default(), events));
-    for number in 4..=6 {
-        assert_eq!(next_told(&mut inbox).await, (number, hash(2, number)));
-    }
+    are_told(&mut inbox, 2, 4..=6).await;
     fed.abort();
 }
 

@@ -1,9 +1,9 @@
 //! Miners whose updates are good and stand under a wrong name: an earlier cycle's, or another group's
 //!
 
-use connito_protocol::announcement::{Announcement, Salt};
+use connito_protocol::announcement::Announcement;
 use connito_protocol::event::Effect;
-use connito_protocol::ids::{BlobId, Cycle, GroupId, Seal};
+use connito_protocol::ids::{Cycle, GroupId};
 use connito_protocol::job::{Job, Outcome};
 use connito_protocol::schedule::Window;
 
@@ -14,103 +14,64 @@ use super::{Policy, Scene};
 /// they were, in odd ones as if they were of the new cycle.
 #[derive(Debug, Default)]
 pub(crate) struct Replayer {
-    opened: Option<Opened>,
+    /// What it has opened: it has worked once.
+    opened: Option<Announcement>,
 }
 
-/// An opening that was shown once.
-#[derive(Debug, Clone, Copy)]
-struct Opened {
-    cycle: Cycle,
-    group: GroupId,
-    seal: Seal,
-    update: BlobId,
-    salt: Salt,
+/// What an opening is called in a later cycle.
+fn called(mut opened: Announcement, now: Cycle) -> Announcement {
+    if let Announcement::Revealed { cycle, .. } = &mut opened
+        && !now.0.is_multiple_of(2)
+    {
+        *cycle = now;
+    }
+    opened
 }
 
-impl Opened {
-    /// What it is called in a later cycle.
-    fn called(self, now: Cycle) -> Self {
-        let cycle = if now.0.is_multiple_of(2) {
-            self.cycle
-        } else {
-            now
-        };
-        Self { cycle, ..self }
-    }
-
-    fn sealed(self) -> Announcement {
-        let Self {
-            cycle, group, seal, ..
-        } = self;
-        Announcement::Sealed { cycle, group, seal }
-    }
-
-    fn revealed(self) -> Announcement {
-        let Self {
-            cycle,
-            group,
-            seal,
-            update,
-            salt,
-        } = self;
+/// The seal that an opening opens.
+fn sealed(opened: Announcement) -> Announcement {
+    match opened {
         Announcement::Revealed {
-            cycle,
-            group,
-            seal,
-            update,
-            salt,
-        }
+            cycle, group, seal, ..
+        } => Announcement::Sealed { cycle, group, seal },
+        other => other,
     }
 }
 
 impl Policy for Replayer {
     fn outcome(&mut self, outcome: Outcome, scene: &mut Scene<'_>) -> Outcome {
-        match self.opened {
+        match &self.opened {
             None => outcome,
             Some(_) => untrained(outcome, None, scene),
         }
     }
 
     fn effect(&mut self, effect: Effect, _scene: &mut Scene<'_>) -> Option<Effect> {
-        let Effect::Announce { announcement } = &effect else {
+        let Effect::Announce { announcement } = effect else {
             return Some(effect);
         };
-        match *announcement {
-            Announcement::Revealed {
-                cycle,
-                group,
-                seal,
-                update,
-                salt,
-            } if self.opened.is_none() => {
-                self.opened = Some(Opened {
-                    cycle,
-                    group,
-                    seal,
-                    update,
-                    salt,
-                });
-                Some(effect)
+        let announcement = match (&self.opened, announcement) {
+            (None, opening @ Announcement::Revealed { .. }) => self.opened.insert(opening).clone(),
+            (Some(opened), Announcement::Sealed { cycle, .. }) => {
+                sealed(called(opened.clone(), cycle))
             }
-            Announcement::Sealed { cycle, .. } => Some(match self.opened {
-                Some(opened) => Effect::Announce {
-                    announcement: opened.called(cycle).sealed(),
-                },
-                None => effect,
-            }),
-            _ => Some(effect),
-        }
+            (_, other) => other,
+        };
+        Some(Effect::Announce { announcement })
     }
 
     /// The machine finds a seal that is not its own and does not open it.
     fn on_block(&mut self, scene: &mut Scene<'_>) -> Vec<Effect> {
-        let (Some(now), Some(moment), Some(opened)) = (scene.now, scene.moment(), self.opened)
+        let (Some(now), Some(moment), Some(opened)) = (scene.now, scene.moment(), &self.opened)
         else {
             return Vec::new();
         };
         let opens = scene.setting.schedule.opens(moment.cycle, Window::Reveal);
-        let announcement = opened.called(moment.cycle).revealed();
-        let due = now.block == opens && moment.cycle > opened.cycle;
+        let Announcement::Revealed { cycle, .. } = opened else {
+            return Vec::new();
+        };
+        let due = now.block == opens && moment.cycle > *cycle;
+        let announcement = called(opened.clone(), moment.cycle);
         let effect = due.then_some(Effect::Announce { announcement });
         effect.into_iter().collect()
     }
