@@ -95,6 +95,7 @@ pub async fn snapshot<C: Chain>(chain: &C, at: At, head: Block) -> Result<Snapsh
         owner: metagraph.value.owner,
         participants: participants.collect(),
         records: records.collect::<BTreeMap<_, _>>(),
+        readings: Default::default(),
     })
 }
 

@@ -47,7 +47,7 @@ pub fn assigned_group(hotkey: Hotkey, tickets: &[u16]) -> Option<GroupId> {
 
 /// The groups of hotkeys under one task's tickets. Whoever follows thousands of hotkeys draws once for
 /// each and not in every cycle.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Assignment {
     tickets: Vec<u16>,
     drawn: BTreeMap<Hotkey, Option<GroupId>>,
@@ -63,18 +63,17 @@ impl Assignment {
         }
     }
 
-    /// Draws for these hotkeys, unless that was done before.
-    pub fn learn<'a>(&mut self, hotkeys: impl IntoIterator<Item = &'a Hotkey>) {
-        for hotkey in hotkeys {
-            let draw = || assigned_group(*hotkey, &self.tickets);
-            self.drawn.entry(*hotkey).or_insert_with(draw);
-        }
-    }
-
-    /// Whether there is nobody among these hotkeys for whom [`Assignment::learn`] would have to draw.
+    /// The assignment with the groups of these hotkeys, and of nobody else, known beforehand. Whose are
+    /// known here is not drawn for again.
     #[must_use]
-    pub fn knows_all<'a>(&self, mut hotkeys: impl Iterator<Item = &'a Hotkey>) -> bool {
-        hotkeys.all(|hotkey| self.drawn.contains_key(hotkey))
+    pub fn knowing<'a>(&self, hotkeys: impl IntoIterator<Item = &'a Hotkey>) -> Self {
+        let drawn = hotkeys.into_iter();
+        Self {
+            tickets: self.tickets.clone(),
+            drawn: drawn
+                .map(|hotkey| (*hotkey, self.group_of(*hotkey)))
+                .collect(),
+        }
     }
 
     /// The group of a hotkey, as of [`assigned_group`].

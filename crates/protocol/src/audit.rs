@@ -179,6 +179,7 @@ impl Observer {
         let docket = self.docket((cycle, base), before.past, &blocks.begun);
         let known = Known {
             network: self.network,
+            task: self.task,
             schedule: &self.schedule,
             groups: &self.groups,
             assignment: &self.assignment,
@@ -217,7 +218,7 @@ impl Observer {
             quorum: judgement.quorum,
             accepted: judgement.merged(before.bytes),
             verdicts: judgement.verdicts.clone(),
-            archive: archived.archive,
+            archive: archived.archive.clone(),
             excluded: excluded.ok_or(ObserveError::Blocks)?,
             round,
         })
@@ -230,12 +231,12 @@ impl Observer {
         (cycle, base): (Cycle, StateId),
         past: Option<&Observed>,
         begun: &Snapshot,
-    ) -> Option<Docket> {
+    ) -> Option<Arc<Docket>> {
         let past = past.filter(|past| {
             cycle != self.first_cycle && past.cycle.next() == cycle && past.round.base != Some(base)
         });
         match past {
-            None => Some(Docket::default()),
+            None => Some(Arc::default()),
             Some(past) => past.round.docket(begun.hash, &self.rules),
         }
     }

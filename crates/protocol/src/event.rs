@@ -128,7 +128,7 @@ pub enum Effect {
     Store {
         /// Its bytes; its name is their hash.
         #[serde(with = "hex_bytes")]
-        bytes: Vec<u8>,
+        bytes: Arc<[u8]>,
     },
     /// Write a record on the chain.
     Announce {
@@ -166,7 +166,7 @@ pub enum Effect {
         answer: UploadAnswer,
     },
     /// Sign a receipt and serve it.
-    Issue(Receipt),
+    Issue(Box<Receipt>),
     /// Ask validators for their receipt for our submission, until one has it.
     AskReceipt {
         /// The cycle.
@@ -188,7 +188,7 @@ pub struct Fetch {
     /// Largest size to accept, in bytes.
     pub maximum_bytes: u64,
     /// Servers, the preferred one first.
-    pub sources: Vec<Endpoint>,
+    pub sources: Arc<[Endpoint]>,
 }
 
 /// In which form a blob is wanted.
@@ -377,6 +377,11 @@ impl Effects {
     /// Adds one.
     pub fn push(&mut self, effect: Effect) {
         self.0.push(effect);
+    }
+
+    /// Adds many.
+    pub fn extend(&mut self, effects: impl Iterator<Item = Effect>) {
+        self.0.extend(effects);
     }
 
     /// Adds something for people.

@@ -6,6 +6,7 @@
 //! `follow/adoption.rs`. It knows nothing of training, scoring or uploading.
 
 mod adoption;
+mod documents;
 mod forks;
 mod judging;
 mod versions;
@@ -15,16 +16,16 @@ use std::sync::Arc;
 
 use crate::announcement::{Announcement, MAXIMUM_ANNOUNCEMENT_BYTES, Vote};
 use crate::consensus::tally;
-use crate::event::{Effect, Effects, Event, Form, Milestone};
-use crate::ids::{BlobId, Block, Cycle, Hotkey, StateId};
+use crate::event::{Effect, Effects, Event, Milestone};
+use crate::ids::{Block, Cycle, Hotkey, StateId};
 use crate::job::Candidate;
-use crate::library::{Library, Wanted};
+use crate::library::Library;
 use crate::lineage::{self, Earlier};
-use crate::manifest::{Document, StateManifest};
-use crate::received::ReceivedDocument;
+use crate::manifest::StateManifest;
+use crate::merged::Merged;
 use crate::review::Docket;
 use crate::rewards::History;
-use crate::round::{Round, votes};
+use crate::round::{Archived, Round, votes};
 use crate::schedule::{Moment, Window};
 use crate::snapshot::{Endpoint, Snapshot, Voter};
 use crate::submission::Network;
@@ -74,13 +75,15 @@ pub(crate) struct Follower {
     /// Shared with what is remembered of recent blocks, until it changes.
     reading: Arc<Reading>,
     manifests: BTreeMap<StateId, Arc<StateManifest>>,
+    /// What each of them lists.
+    merged: BTreeMap<StateId, Arc<Merged>>,
     /// Documents that were named as a state's manifest and are none.
     unreadable: BTreeSet<StateId>,
     adoption: Adoption,
     ready: Option<Cycle>,
     recent: Recent,
-    /// The document that the last judgement was read from, until it is in the store.
-    archive: Option<Vec<u8>>,
+    /// What the last judgement was read from, until it is in the store.
+    archive: Option<Arc<Archived>>,
     stepped_back: bool,
     sent: BTreeMap<Write, (Vec<u8>, Block)>,
     told_unregistered: bool,
@@ -108,7 +111,7 @@ struct Reading {
     older: Vec<StateId>,
     round: Option<Round>,
     /// What of the cycle before is reviewed in this one; `None` for whoever did not see it judged.
-    docket: Option<Docket>,
+    docket: Option<Arc<Docket>>,
     history: Arc<History>,
     opened: Arc<Opened>,
 }
@@ -129,6 +132,7 @@ impl Follower {
             now: None,
             reading: Arc::default(),
             manifests: BTreeMap::new(),
+            merged: BTreeMap::new(),
             unreadable: BTreeSet::new(),
             adoption: Adoption::default(),
             ready: None,
@@ -222,11 +226,6 @@ impl Follower {
         self.manifest(base).map(|manifest| (base, manifest))
     }
 
-    /// The manifest of a recent state, if it is here.
-    pub(crate) fn manifest(&self, state: StateId) -> Option<&StateManifest> {
-        self.manifests.get(&state).map(Arc::as_ref)
-    }
-
     /// The states before the base that an update of this cycle may build on, as far as they are known
     /// here (P-15).
     pub(crate) fn earlier(&self) -> Vec<Earlier> {
@@ -243,63 +242,6 @@ impl Follower {
         };
         let window = task.manifest.rules.scoring.rebase_window;
         lineage::earlier(base, (round.cycle, window), |state| self.manifest(state))
-    }
-
-    /// A manifest that this role wrote itself.
-    pub(crate) fn keep_manifest(
-        &mut self,
-        manifest: StateManifest,
-        effects: &mut Effects,
-    ) -> StateId {
-        let bytes = manifest.to_bytes();
-        let id = StateId::of(&bytes);
-        self.keep_document(bytes, effects);
-        self.manifests.insert(id, Arc::new(manifest));
-        id
-    }
-
-    /// A document that this role wrote itself.
-    pub(crate) fn keep_document(&mut self, bytes: Vec<u8>, effects: &mut Effects) -> BlobId {
-        let blob = BlobId::of(&bytes);
-        self.library.add(blob);
-        effects.push(Effect::Store { bytes });
-        blob
-    }
-
-    /// Asks for blobs, from the validators and the owner.
-    pub(crate) fn want(
-        &mut self,
-        blobs: impl IntoIterator<Item = BlobId>,
-        form: Form,
-        effects: &mut Effects,
-    ) {
-        let wanted = blobs.into_iter().map(|blob| Wanted::any(blob, form));
-        self.want_all(wanted, effects);
-    }
-
-    fn want_all(&mut self, wanted: impl IntoIterator<Item = Wanted>, effects: &mut Effects) {
-        let Some(now) = &self.now else { return };
-        let block = now.block;
-        let wanted = wanted.into_iter();
-        let due: Vec<Wanted> = wanted
-            .filter(|wanted| self.library.is_due(*wanted, block))
-            .collect();
-        if due.is_empty() {
-            return;
-        }
-        let (now, own) = (Arc::clone(now), self.identity.hotkey);
-        let servers = now.servers(own);
-        for wanted in due {
-            let sources = match wanted.form {
-                Form::Update => &now.servers_of_update(wanted.blob, own),
-                Form::Document | Form::Blob => &servers,
-            };
-            self.library.want(wanted, (block, sources), effects);
-        }
-    }
-
-    fn want_document(&mut self, document: BlobId, effects: &mut Effects) {
-        self.want([document], Form::Document, effects);
     }
 
     /// Accepted updates of the last cycles, as far back as the rules remember.
@@ -358,6 +300,12 @@ impl Follower {
         !waiting
     }
 
+    /// Notes a block that asks nothing of the role.
+    pub(crate) fn pass(&mut self, snapshot: &Arc<Snapshot>) {
+        self.remember(snapshot.block);
+        self.now = Some(Arc::clone(snapshot));
+    }
+
     fn on_block(&mut self, snapshot: &Arc<Snapshot>, effects: &mut Effects) {
         let expected = self.now.as_ref().map(|now| now.block.next());
         let follows = expected.is_none_or(|expected| expected == snapshot.block);
@@ -407,40 +355,6 @@ impl Follower {
         }
     }
 
-    fn on_document(&mut self, blob: BlobId, document: &ReceivedDocument, effects: &mut Effects) {
-        if self.on_task(blob, document.bytes(), effects) {
-            return;
-        }
-        let state = StateId(blob.0);
-        if self.missing_manifests().contains(&Some(state)) {
-            match document.state() {
-                Some(manifest) => {
-                    self.manifests.insert(state, manifest);
-                }
-                None => {
-                    self.unreadable.insert(state);
-                }
-            }
-        } else {
-            self.take_body(blob, document.bytes());
-        }
-    }
-
-    /// Manifests of states that this role needs to read: the canonical one, those before it that updates
-    /// may build on, and the one that the next task begins with.
-    fn missing_manifests(&self) -> [Option<StateId>; 3] {
-        let before = match self.reads {
-            Reads::Everything => self.lineage().err(),
-            Reads::Votes => None,
-        };
-        let first = self.successor().and_then(|task| task.manifest.first_state);
-        [self.reading.canonical, before, first].map(|state| {
-            state.filter(|state| {
-                !self.manifests.contains_key(state) && !self.unreadable.contains(state)
-            })
-        })
-    }
-
     /// Asks for what is missing to follow at all, and keeps our address on the chain.
     fn pursue(&mut self, effects: &mut Effects) {
         self.pursue_task(effects);
@@ -452,6 +366,17 @@ impl Follower {
         }
         self.pursue_bodies(effects);
         self.keep_endpoint(effects);
+    }
+
+    /// Whether nothing is left to be told or sent about our slot and address.
+    fn is_endpoint_kept(&self) -> bool {
+        let (own, endpoint) = (self.identity.hotkey, self.identity.endpoint);
+        match self.now.as_ref().and_then(|now| now.participant(own)) {
+            None => self.told_unregistered,
+            Some(own) => {
+                !self.told_unregistered && (endpoint.is_none() || own.endpoint == endpoint)
+            }
+        }
     }
 
     fn keep_endpoint(&mut self, effects: &mut Effects) {
@@ -497,11 +422,9 @@ impl Follower {
         }
         if self.reads == Reads::Everything {
             let sealed = moment.closes_window && moment.window == Window::Seal;
-            let hotkeys = snapshot.records.keys();
-            // Shared with what is remembered: not copied for nothing.
-            if sealed && !self.reading.tasks.assignment.knows_all(hotkeys.clone()) {
+            if sealed {
                 let assignment = &mut self.reading_mut().tasks.assignment;
-                Arc::make_mut(assignment).learn(hotkeys);
+                *assignment = snapshot.assignment(task.id, assignment);
             }
             self.with_round(|round, known| round.observe(snapshot, known));
             self.settle(effects);
@@ -514,9 +437,11 @@ impl Follower {
     /// Counts the votes as of the cycle's last block.
     fn conclude(&mut self, snapshot: &Snapshot, cycle: Cycle, effects: &mut Effects) {
         let Some(task) = self.task() else { return };
-        let voters = snapshot.voters();
-        let votes = votes(snapshot, &task.schedule, cycle);
-        let tally = tally(&votes, voters);
+        let (votes, tally) = snapshot.readings.counts.get((task.id, cycle), |_| {
+            let votes = votes(snapshot, &task.schedule, cycle);
+            let tally = tally(&votes, snapshot.voters());
+            (Arc::new(votes), tally)
+        });
         if let Some(tally) = tally {
             self.replace_canonical(tally.next);
         }
@@ -544,20 +469,6 @@ impl Follower {
         let forget = older.len().saturating_sub(OLDER_STATES);
         older.drain(..forget);
         *canonical = Some(next);
-    }
-
-    /// Keeps the manifests of the canonical state, of those before it, and of the one to come.
-    fn forget_manifests(&mut self) {
-        let first = self.successor().and_then(|task| task.manifest.first_state);
-        let mut keep: BTreeSet<StateId> = self.reading.older.iter().copied().chain(first).collect();
-        let mut next = self.reading.canonical;
-        while let Some(state) = next
-            && keep.len() <= 2 * OLDER_STATES + 1
-        {
-            keep.insert(state);
-            next = self.manifest(state).and_then(|m| m.parent);
-        }
-        self.manifests.retain(|id, _| keep.contains(id));
     }
 }
 

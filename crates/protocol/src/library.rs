@@ -5,10 +5,12 @@
 //! store: only then does the machine get to read it. Knows names only: whether bytes match their name
 //! is checked where they arrive.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::event::{Effect, Effects, Event, Fetch, Form};
 use crate::ids::{BlobId, Block};
+use crate::lookup::Lookup;
 use crate::manifest::MAXIMUM_DOCUMENT_BYTES;
 use crate::snapshot::Endpoint;
 
@@ -50,7 +52,7 @@ impl Wanted {
 /// A role's view of its blob store.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Library {
-    present: BTreeSet<BlobId>,
+    present: Lookup<BlobId, ()>,
     pending: BTreeMap<BlobId, Pending>,
 }
 
@@ -95,7 +97,7 @@ impl Library {
     /// Something that this role wrote, received or computed itself.
     pub(crate) fn add(&mut self, blob: BlobId) {
         self.pending.remove(&blob);
-        self.present.insert(blob);
+        self.present.insert(blob, ());
     }
 
     /// Whether every server, asked in block `since` or later, has said that it does not have the
@@ -124,7 +126,7 @@ impl Library {
     pub(crate) fn want(
         &mut self,
         wanted: Wanted,
-        (now, sources): (Block, &[Endpoint]),
+        (now, sources): (Block, Arc<[Endpoint]>),
         effects: &mut Effects,
     ) {
         let blob = wanted.blob;
@@ -135,7 +137,7 @@ impl Library {
             blob,
             form: wanted.form,
             maximum_bytes: wanted.maximum_bytes,
-            sources: sources.to_vec(),
+            sources,
         };
         let absent = self.pending.get(&blob).and_then(|pending| pending.absent);
         effects.push(Effect::Fetch(fetch.clone()));

@@ -11,6 +11,8 @@
 //! (P-15). Knows nothing of how training works; makes outgoing requests only, and reads of the chain
 //! only votes and its own record: what it does does not grow with the number of miners.
 
+mod idle;
+
 use crate::announcement::Salt;
 use crate::event::{Effect, Effects, Event, Form, Milestone};
 use crate::follow::{Follower, Identity, Reads, Task};
@@ -21,6 +23,7 @@ use crate::present::Prepared;
 use crate::residual::Residual;
 use crate::schedule::{Moment, Window};
 use crate::seed::{Draw, seed};
+use idle::Idle;
 
 /// The miner's state.
 #[derive(Debug, Clone)]
@@ -33,6 +36,7 @@ pub struct Miner {
     residual: Residual,
     /// What became of the last submission.
     awaited: Option<Awaited>,
+    idle: Option<Idle>,
 }
 
 impl Miner {
@@ -46,15 +50,32 @@ impl Miner {
             prepared: None,
             residual: Residual::new(identity.hotkey),
             awaited: None,
+            idle: None,
         }
     }
 
     /// Takes an event, gives what is to be done.
     pub fn handle(&mut self, event: &Event) -> Effects {
+        if let Event::Block(snapshot) = event
+            && let Some(idle) = self.idle.as_mut().filter(|idle| idle.covers(snapshot))
+        {
+            idle.note(snapshot);
+            debug_assert!(self.clone().take(event).into_vec().is_empty());
+            self.follower.pass(snapshot);
+            return Effects::default();
+        }
+        let effects = self.take(event);
+        self.idle = self.idle();
+        effects
+    }
+
+    fn take(&mut self, event: &Event) -> Effects {
         let mut effects = Effects::default();
         self.follower.note(event, &mut effects);
-        if let Some((_, base)) = self.follower.base() {
-            self.residual.on_base(base);
+        if let Some((state, base)) = self.follower.base()
+            && let Some(merged) = self.follower.merged(state)
+        {
+            self.residual.on_base(base.cycle, merged);
         }
         match event {
             Event::Started => effects_of_restart(self.running.as_ref(), &mut effects),
@@ -70,11 +91,23 @@ impl Miner {
         if let Some(awaited) = &mut self.awaited {
             awaited.note(event, (&self.follower, now), &mut effects);
         }
-        // An answer to a delivery is followed up with the next block, and there are as many as validators.
-        if !matches!(event, Event::Delivered { .. }) {
+        if self.is_worth_acting_on(event) {
             self.act(&mut effects);
         }
         effects
+    }
+
+    /// An answer to a delivery is followed up with the next block, and there are as many as validators.
+    /// Of all that was asked for, nothing is of use before the last has come; what is of another task
+    /// nobody waits for.
+    fn is_worth_acting_on(&self, event: &Event) -> bool {
+        match event {
+            Event::Delivered { .. } => false,
+            Event::Fetched { .. } | Event::FetchFailed { .. } => {
+                self.follower.successor().is_some() || !self.follower.library.is_waiting()
+            }
+            _ => true,
+        }
     }
 
     pub(crate) fn canonical(&self) -> Option<StateId> {

@@ -105,15 +105,22 @@ impl Awaited {
         self.tell_included(follower, effects);
     }
 
+    /// Whether the next blocks may ask something of it, in a window in which receipts are asked for.
+    pub(crate) fn asks_again(&self, follower: &Follower) -> bool {
+        let next = follower.round().map(|round| round.cycle) == Some(self.cycle.next());
+        matches!(self.receipt, Receipt::Wanted | Receipt::Missed(_)) || (next && !self.included)
+    }
+
     /// Only a state of the very next cycle can have merged it.
     fn tell_included(&mut self, follower: &Follower, effects: &mut Effects) {
         let next = self.cycle.next();
-        if let (false, Some((_, base))) = (self.included, follower.base())
+        if let (false, Some((state, base))) = (self.included, follower.base())
             && follower.round().is_some_and(|round| round.cycle == next)
         {
             self.included = true;
             let of_this_cycle = base.cycle == next;
-            let named = base.merged.iter().any(|m| m.update == self.update);
+            let merged = follower.merged(state);
+            let named = merged.is_some_and(|merged| merged.names(self.update));
             effects.tell(Milestone::Included {
                 cycle: self.cycle,
                 update: self.update,

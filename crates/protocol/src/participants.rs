@@ -4,13 +4,13 @@
 //! and looking somebody up does not walk through thousands. Knows nothing of records or cycles.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{Block, Hotkey, Uid};
+use crate::lookup::Lookup;
 use crate::snapshot::{Endpoint, Voter};
 
 /// A registered participant.
@@ -37,13 +37,26 @@ pub struct Participants(Arc<Table>);
 #[derive(Debug, Default)]
 struct Table {
     by_slot: Vec<Participant>,
-    by_hotkey: BTreeMap<Hotkey, usize>,
+    by_hotkey: Lookup<Hotkey, usize>,
     voters: Vec<Voter>,
-    /// Places of those with a permit and an address, the largest stake first.
-    serving: Vec<usize>,
+    /// Those with a permit and an address, the largest stake first, by place in `by_slot`.
+    serving: Vec<Serving>,
+}
+
+/// A participant with a permit and an address.
+#[derive(Debug, Clone, Copy)]
+struct Serving {
+    place: usize,
+    hotkey: Hotkey,
+    endpoint: Endpoint,
 }
 
 impl Participants {
+    /// Whether this is the very same table: nobody came, went or moved.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The participant with this hotkey.
     #[must_use]
     pub fn get(&self, hotkey: Hotkey) -> Option<&Participant> {
@@ -59,11 +72,25 @@ impl Participants {
 
     /// Everyone with a permit and an address, the largest stake first, then by slot.
     pub fn serving(&self) -> impl Iterator<Item = (&Participant, Endpoint)> + Clone {
-        let places = self.0.serving.iter();
-        places.filter_map(|place| {
-            let participant = self.0.by_slot.get(*place)?;
-            Some((participant, participant.endpoint?))
+        let serving = self.0.serving.iter();
+        serving.filter_map(|serving| {
+            let participant = self.0.by_slot.get(serving.place)?;
+            Some((participant, serving.endpoint))
         })
+    }
+
+    /// The addresses of those, but for one of them, beginning with the one in this place and going
+    /// round.
+    pub(crate) fn ring(&self, first: usize, except: Hotkey) -> impl Iterator<Item = Endpoint> {
+        let (before, after) = self.0.serving.split_at(first.min(self.0.serving.len()));
+        let others = after.iter().chain(before);
+        let others = others.filter(move |serving| serving.hotkey != except);
+        others.map(|serving| serving.endpoint)
+    }
+
+    /// How many have a permit and an address.
+    pub(crate) fn count_serving(&self) -> usize {
+        self.0.serving.len()
     }
 }
 
@@ -81,10 +108,21 @@ impl FromIterator<Participant> for Participants {
             })
             .collect();
         voters.sort_by_key(|voter| voter.hotkey);
-        let mut serving: Vec<usize> = (0..by_slot.len())
-            .filter(|place| by_slot[*place].validator_permit && by_slot[*place].endpoint.is_some())
+        let permitted = by_slot
+            .iter()
+            .enumerate()
+            .filter(|(_, p)| p.validator_permit);
+        let mut serving: Vec<Serving> = permitted
+            .filter_map(|(place, participant)| {
+                Some(Serving {
+                    place,
+                    hotkey: participant.hotkey,
+                    endpoint: participant.endpoint?,
+                })
+            })
             .collect();
-        serving.sort_by_key(|place| (Reverse(by_slot[*place].stake), by_slot[*place].uid));
+        let order = |serving: &Serving| &by_slot[serving.place];
+        serving.sort_by_key(|serving| (Reverse(order(serving).stake), order(serving).uid));
         Self(Arc::new(Table {
             by_slot,
             by_hotkey,

@@ -95,6 +95,14 @@ impl Prepared {
             let receivers = task.manifest.rules.scoring.receivers_per_update as usize;
             self.deliver(now, receivers, effects);
         }
+        let nothing_to_say = match next.window {
+            Window::Train => true,
+            Window::Seal | Window::Reveal => false,
+            Window::Distribute | Window::Score | Window::Vote => self.sealed,
+        };
+        if nothing_to_say {
+            return;
+        }
         let seal = self.seal(follower);
         let sealed = Announcement::Sealed {
             cycle: self.cycle,

@@ -1,4 +1,4 @@
-//! A document as it came in: its bytes and, once somebody has asked, what they say as a state.
+//! A document as it came in: its bytes and, once somebody has asked, what they say as a state or a task.
 //!
 //! A manifest names thousands of updates, and a process may hold thousands of roles that follow the
 //! same state (the simulator does). The bytes are one for all of them, and so is the reading. Knows
@@ -8,14 +8,32 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::manifest::{Document, StateManifest};
+use crate::manifest::{Document, StateManifest, TaskManifest};
+use crate::merged::Merged;
 use crate::snapshot::hex_bytes;
 
 /// The bytes of a document that was asked for.
 #[derive(Debug, Clone, Default)]
 pub struct ReceivedDocument {
     bytes: Vec<u8>,
-    state: OnceLock<Option<Arc<StateManifest>>>,
+    state: OnceLock<Option<ReadState>>,
+    task: OnceLock<Result<Arc<TaskManifest>, String>>,
+}
+
+/// A state's manifest, with what it lists.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ReadState {
+    pub(crate) manifest: Arc<StateManifest>,
+    pub(crate) merged: Arc<Merged>,
+}
+
+impl ReadState {
+    pub(crate) fn new(manifest: StateManifest) -> Self {
+        Self {
+            merged: Arc::new(Merged::of(&manifest)),
+            manifest: Arc::new(manifest),
+        }
+    }
 }
 
 impl ReceivedDocument {
@@ -25,6 +43,7 @@ impl ReceivedDocument {
         Self {
             bytes,
             state: OnceLock::new(),
+            task: OnceLock::new(),
         }
     }
 
@@ -34,9 +53,22 @@ impl ReceivedDocument {
         &self.bytes
     }
 
+    /// What they say, if they are a task's manifest; otherwise what is wrong with them.
+    pub(crate) fn task(&self) -> Result<Arc<TaskManifest>, String> {
+        let read = || match TaskManifest::from_bytes(&self.bytes) {
+            Ok(manifest) => Ok(Arc::new(manifest)),
+            Err(error) => Err(error.to_string()),
+        };
+        self.task.get_or_init(read).clone()
+    }
+
     /// What they say, if they are a state's manifest.
-    pub(crate) fn state(&self) -> Option<Arc<StateManifest>> {
-        let read = || StateManifest::from_bytes(&self.bytes).ok().map(Arc::new);
+    pub(crate) fn state(&self) -> Option<ReadState> {
+        let read = || {
+            StateManifest::from_bytes(&self.bytes)
+                .ok()
+                .map(ReadState::new)
+        };
         self.state.get_or_init(read).clone()
     }
 }

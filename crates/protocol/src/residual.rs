@@ -14,7 +14,7 @@
 
 use crate::ids::{BlobId, Cycle, Hotkey};
 use crate::job::Trained;
-use crate::manifest::StateManifest;
+use crate::merged::Merged;
 
 /// A miner's account of what it owes.
 #[derive(Debug, Clone)]
@@ -62,20 +62,16 @@ impl Residual {
     }
 
     /// Takes in the state that the network builds on, any number of times.
-    pub(crate) fn on_base(&mut self, base: &StateManifest) {
+    pub(crate) fn on_base(&mut self, base: Cycle, merged: &Merged) {
         // What is trained after a state was read is not listed there.
-        if self.read.replace(base.cycle) == Some(base.cycle) {
+        if self.read.replace(base) == Some(base) {
             return;
         }
-        let merged = |proposed: &mut Proposed| {
+        let is_merged = |proposed: &mut Proposed| {
             // A state from before the update can list only an older one of the same bytes.
-            base.cycle > proposed.cycle
-                && base
-                    .merged
-                    .iter()
-                    .any(|merged| merged.hotkey == self.hotkey && merged.update == proposed.update)
+            base > proposed.cycle && merged.names_of(proposed.update, self.hotkey)
         };
-        if let Some(proposed) = self.proposed.take_if(merged) {
+        if let Some(proposed) = self.proposed.take_if(is_merged) {
             self.kept = proposed.residual;
         }
     }
@@ -87,7 +83,7 @@ mod tests {
     use crate::event::{Effect, Event};
     use crate::ids::GroupId;
     use crate::job::{Job, Outcome};
-    use crate::manifest::MergedUpdate;
+    use crate::manifest::{MergedUpdate, StateManifest};
 
     const HOTKEY: Hotkey = Hotkey([4; 32]);
 
@@ -109,6 +105,10 @@ mod tests {
             residual: Some(blob(100 + cycle)),
             residual_dropped: None,
         }
+    }
+
+    fn on_base(residual: &mut Residual, base: &StateManifest) {
+        residual.on_base(base.cycle, &Merged::of(base));
     }
 
     /// The state that a cycle builds on, with these updates in it.
@@ -134,14 +134,17 @@ mod tests {
     #[test]
     fn what_is_owed_changes_when_the_update_is_merged_and_not_before() {
         let mut residual = Residual::new(HOTKEY);
-        residual.on_base(&base(1, &[]));
+        on_base(&mut residual, &base(1, &[]));
         residual.on_trained(&trained(1));
         assert_eq!(residual.kept(), None, "trained is not merged");
-        residual.on_base(&base(1, &[]));
+        on_base(&mut residual, &base(1, &[]));
         assert_eq!(residual.kept(), None, "the state is still the old one");
-        residual.on_base(&base(2, &[(Hotkey([5; 32]), blob(9)), (HOTKEY, blob(1))]));
+        on_base(
+            &mut residual,
+            &base(2, &[(Hotkey([5; 32]), blob(9)), (HOTKEY, blob(1))]),
+        );
         assert_eq!(residual.kept(), Some(blob(101)));
-        residual.on_base(&base(2, &[(HOTKEY, blob(1))]));
+        on_base(&mut residual, &base(2, &[(HOTKEY, blob(1))]));
         assert_eq!(residual.kept(), Some(blob(101)), "told twice is told once");
     }
 
@@ -151,18 +154,18 @@ mod tests {
     fn an_update_that_is_not_merged_leaves_what_was_owed() {
         let mut residual = Residual::new(HOTKEY);
         residual.on_trained(&trained(1));
-        residual.on_base(&base(2, &[(HOTKEY, blob(1))]));
+        on_base(&mut residual, &base(2, &[(HOTKEY, blob(1))]));
         for (cycle, merged, why) in [
             (2, vec![], "the candidate was refused"),
             (3, vec![(HOTKEY, blob(2))], "another update"),
             (4, vec![(Hotkey([5; 32]), blob(4))], "another miner"),
         ] {
             residual.on_trained(&trained(cycle));
-            residual.on_base(&base(cycle + 1, &merged));
+            on_base(&mut residual, &base(cycle + 1, &merged));
             assert_eq!(residual.kept(), Some(blob(101)), "{why}");
         }
         residual.on_trained(&trained(5));
-        residual.on_base(&base(6, &[(HOTKEY, blob(5))]));
+        on_base(&mut residual, &base(6, &[(HOTKEY, blob(5))]));
         assert_eq!(residual.kept(), Some(blob(105)));
     }
 
@@ -173,15 +176,15 @@ mod tests {
         let mut residual = Residual::new(HOTKEY);
         let merged = [(HOTKEY, blob(1))];
         residual.on_trained(&trained(1));
-        residual.on_base(&base(2, &merged));
+        on_base(&mut residual, &base(2, &merged));
         residual.on_trained(&Trained {
             cycle: Cycle(2),
             residual: Some(blob(7)),
             ..trained(1)
         });
-        residual.on_base(&base(2, &merged));
+        on_base(&mut residual, &base(2, &merged));
         assert_eq!(residual.kept(), Some(blob(101)));
-        residual.on_base(&base(3, &merged));
+        on_base(&mut residual, &base(3, &merged));
         assert_eq!(residual.kept(), Some(blob(7)));
     }
 
@@ -189,20 +192,20 @@ mod tests {
     fn what_cannot_be_read_is_owed_no_more_and_what_is_exact_owes_nothing() {
         let mut residual = Residual::new(HOTKEY);
         residual.on_trained(&trained(1));
-        residual.on_base(&base(2, &[(HOTKEY, blob(1))]));
+        on_base(&mut residual, &base(2, &[(HOTKEY, blob(1))]));
         residual.on_trained(&Trained {
             residual_dropped: Some("gone".to_owned()),
             ..trained(2)
         });
         assert_eq!(residual.kept(), None);
-        residual.on_base(&base(3, &[(HOTKEY, blob(2))]));
+        on_base(&mut residual, &base(3, &[(HOTKEY, blob(2))]));
         assert_eq!(residual.kept(), Some(blob(102)), "and owes anew");
 
         residual.on_trained(&Trained {
             residual: None,
             ..trained(3)
         });
-        residual.on_base(&base(4, &[(HOTKEY, blob(3))]));
+        on_base(&mut residual, &base(4, &[(HOTKEY, blob(3))]));
         assert_eq!(residual.kept(), None);
     }
 

@@ -45,6 +45,37 @@ pub fn cycle_rewards(verdicts: &[Verdict], groups: &[GroupId]) -> CycleRewards {
     CycleRewards { shares, withheld }
 }
 
+/// Where a submission stands among those of its group.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Standing {
+    /// One more than the number of submissions with more weight.
+    pub(crate) rank: u32,
+    /// Its share of the cycle's reward.
+    pub(crate) reward: f64,
+}
+
+/// The standing of each verdict's submission, in their order.
+pub(crate) fn standings(verdicts: &[Verdict], rewards: &CycleRewards) -> Vec<Standing> {
+    let mut weights: BTreeMap<GroupId, Vec<f64>> = BTreeMap::new();
+    for verdict in verdicts {
+        let of_group = weights.entry(verdict.group).or_default();
+        of_group.push(verdict.weight);
+    }
+    for of_group in weights.values_mut() {
+        of_group.sort_by(|a, b| b.total_cmp(a));
+    }
+    let standing = |verdict: &Verdict| {
+        let of_group = weights.get(&verdict.group).map_or(&[][..], Vec::as_slice);
+        let better = of_group.partition_point(|weight| *weight > verdict.weight);
+        let reward = rewards.shares.get(&verdict.hotkey).copied();
+        Standing {
+            rank: u32::try_from(better + 1).unwrap_or(u32::MAX),
+            reward: reward.unwrap_or(0.0),
+        }
+    };
+    verdicts.iter().map(standing).collect()
+}
+
 /// Miners' rewards, and what was withheld, averaged over cycles.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
@@ -237,6 +268,7 @@ mod tests {
             owner: Some(Hotkey([9; 32])),
             participants: hotkeys.iter().map(participant).collect(),
             records: BTreeMap::new(),
+            readings: Default::default(),
         }
     }
 

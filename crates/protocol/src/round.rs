@@ -16,11 +16,13 @@ use crate::committee::{Drawing, Lot, Roster};
 use crate::conduct::{self, Misconduct, Tolerance, blame};
 use crate::consensus::{self, Hearing, Reported, Tally, Verdict};
 use crate::ids::{BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, StateId};
-use crate::lineage;
+use crate::lineage::{self, Earlier};
 use crate::manifest::{BlockRef, CycleArchive, Document, MergedUpdate, StateManifest};
+use crate::memo::{Memo, SharedKey};
+use crate::received::ReadState;
 use crate::review::{Docket, Past, Reviewed};
-use crate::rewards::{CycleRewards, cycle_rewards};
-use crate::rules::Rules;
+use crate::rewards::{CycleRewards, History, Standing, cycle_rewards, standings};
+use crate::rules::{RewardRules, Rules};
 use crate::schedule::{Schedule, Window};
 use crate::seed::{Draw, seed};
 use crate::snapshot::{Record, Snapshot, Voter};
@@ -50,7 +52,7 @@ pub(crate) struct Round {
 }
 
 /// What the Commit phase left on the chain.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Commits {
     sealed: BlockRef,
     revealed: BlockRef,
@@ -60,13 +62,45 @@ pub(crate) struct Commits {
     pub(crate) submissions: Vec<Submission>,
     /// Whose reports count, in the order of their hotkeys.
     pub(crate) voters: Vec<Voter>,
+    scopes: Memo<ScopeKey, Option<Arc<Scope>>>,
 }
 
+/// What the list of submissions depends on besides the last block of the reveal window.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct CommitsKey {
+    network: Network,
+    task: BlobId,
+    cycle: Cycle,
+    base: StateId,
+    earlier: Option<Vec<Earlier>>,
+    older: Vec<StateId>,
+    sealed: SharedKey<Snapshot>,
+}
+
+/// What the draw depends on besides the submissions: the seed and who is not drawn.
+type ScopeKey = (Option<BlockHash>, Option<BTreeMap<Hotkey, Cycle>>);
+
+/// What a judgement depends on besides the submissions and who scores them.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct JudgementKey {
+    base: Option<StateId>,
+    begun: BlockRef,
+    seeded: Option<BlockRef>,
+    scored: Option<BlockRef>,
+    counted: Counted,
+    equivocal: BTreeMap<Hotkey, [Record; 2]>,
+    docket: Option<Arc<Docket>>,
+}
+
+/// A judgement and what it was read from.
+pub(crate) type Judged = (Arc<Judgement>, Arc<Archived>);
+
 /// What the validators' reports amount to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Judgement {
     pub(crate) quorum: bool,
     pub(crate) verdicts: Vec<Verdict>,
+    pub(crate) standings: Vec<Standing>,
     pub(crate) rewards: CycleRewards,
     /// The name of the document that says what it was read from.
     pub(crate) archive: BlobId,
@@ -75,20 +109,47 @@ pub(crate) struct Judgement {
     pub(crate) reviewed: Option<Vec<Reviewed>>,
     reports: Vec<Reported>,
     faults: BTreeMap<Hotkey, Misconduct>,
+    dockets: Memo<BlockHash, Arc<Docket>>,
+    /// What everybody has earned with this cycle, by what they had earned before it.
+    pub(crate) histories: Memo<SharedKey<History>, Arc<History>>,
+    /// States that may follow, as documents.
+    pub(crate) successors: Memo<StateManifest, Written>,
 }
 
-/// What a judgement was read from: thousands of records, so not kept beside it.
-#[derive(Debug)]
+/// A state's manifest as a document.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Written {
+    pub(crate) id: StateId,
+    pub(crate) bytes: Arc<[u8]>,
+    pub(crate) state: ReadState,
+}
+
+impl Written {
+    pub(crate) fn new(manifest: &StateManifest) -> Self {
+        let bytes = manifest.to_bytes();
+        Self {
+            id: StateId::of(&bytes),
+            bytes: bytes.into(),
+            state: ReadState::new(manifest.clone()),
+        }
+    }
+}
+
+/// What a judgement was read from: thousands of records.
+#[derive(Debug, PartialEq)]
 pub(crate) struct Archived {
     pub(crate) archive: CycleArchive,
-    /// The same as a document.
-    pub(crate) bytes: Vec<u8>,
+    /// The same as a document, and its name.
+    pub(crate) bytes: Arc<[u8]>,
+    pub(crate) document: BlobId,
 }
 
 /// What an observer knows beforehand.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Known<'a> {
     pub(crate) network: Network,
+    /// The task, which decides schedule, groups, rules and who trains what.
+    pub(crate) task: BlobId,
     pub(crate) schedule: &'a Schedule,
     pub(crate) groups: &'a [GroupId],
     pub(crate) assignment: &'a Assignment,
@@ -99,7 +160,7 @@ pub(crate) struct Known<'a> {
     /// Who is not drawn, as the base says; `None` until its manifest is here.
     pub(crate) excluded: Option<&'a BTreeMap<Hotkey, Cycle>>,
     /// What of the cycle before is reviewed; `None` for an observer that did not see it judged.
-    pub(crate) docket: Option<&'a Docket>,
+    pub(crate) docket: Option<&'a Arc<Docket>>,
 }
 
 impl Known<'_> {
@@ -146,6 +207,19 @@ impl Judgement {
         self.accepted().map(merged).collect()
     }
 
+    /// What everybody has earned, with this cycle and with what a review in it took back.
+    pub(crate) fn entered(&self, mut history: History, rules: &RewardRules) -> History {
+        let reviewed = self.reviewed.iter().flatten();
+        // Before this cycle is entered: what is taken back was entered last.
+        for review in reviewed.filter(|review| review.unearned > 0.0) {
+            history.take_back(rules, review.hotkey, review.unearned);
+        }
+        if self.quorum {
+            history.enter(rules, &self.verdicts, &self.rewards);
+        }
+        history
+    }
+
     /// Who is not drawn in the cycle after this one: who was not and still is not, and whoever a review
     /// contradicted. `None` where that is not known.
     pub(crate) fn excluded(
@@ -159,6 +233,31 @@ impl Judgement {
         excluded.extend(contradicted.map(|hotkey| (*hotkey, until)));
         excluded.retain(|_, until| *until > next);
         Some(excluded)
+    }
+}
+
+impl Commits {
+    fn read(expected: &Expected<'_>, sealed: &Snapshot, revealed: &Snapshot) -> Option<Self> {
+        let submissions = submission::collect(expected, sealed, revealed)?;
+        let submitters: BTreeSet<Hotkey> = submissions.iter().map(|s| s.hotkey).collect();
+        let of_submitters = |records: &BTreeMap<Hotkey, Record>| {
+            let theirs = records.iter().filter(|(who, _)| submitters.contains(who));
+            Arc::new(theirs.map(|(who, record)| (*who, record.clone())).collect())
+        };
+        Some(Self {
+            sealed: block_ref(sealed),
+            revealed: block_ref(revealed),
+            seals: of_submitters(&sealed.records),
+            reveals: of_submitters(&revealed.records),
+            unregistered: submissions
+                .iter()
+                .map(|submission| submission.hotkey)
+                .filter(|hotkey| revealed.participant(*hotkey).is_none())
+                .collect(),
+            submissions,
+            voters: revealed.voters().to_vec(),
+            scopes: Memo::default(),
+        })
     }
 }
 
@@ -192,7 +291,7 @@ impl Round {
         }
         if self.commits.is_none() {
             // Again with every block: a manifest that it takes may be on its way.
-            self.commits = self.collect(known).map(Arc::new);
+            self.commits = self.collect(known);
             if self.commits.is_some() {
                 (self.sealed, self.revealed) = (None, None);
             }
@@ -224,23 +323,43 @@ impl Round {
     }
 
     /// Draws and judges as soon as what it takes is here. When this call judged, what it was read from.
-    pub(crate) fn settle(&mut self, known: &Known<'_>) -> Option<Archived> {
+    pub(crate) fn settle(&mut self, known: &Known<'_>) -> Option<Arc<Archived>> {
         if self.judgement.is_some() {
             return None;
         }
         if self.scope.is_none() {
-            self.scope = self.enrol(known).map(Arc::new);
+            self.scope = self.enrol(known);
         }
         let (scope, commits) = (self.scope.as_ref()?, self.commits.as_ref()?);
         let opens = known.schedule.opens(self.cycle, Window::Score);
         self.reporting.read(scope, opens, &commits.voters);
         let opens = known.schedule.opens(self.cycle, Window::Vote);
         let counted = self.reporting.count(scope, opens, &commits.voters)?;
-        let archive = self.archive(&counted, known)?;
-        let bytes = archive.to_bytes();
-        let judgement = self.judge(counted, BlobId::of(&bytes), known)?;
-        self.judgement = Some(Arc::new(judgement));
-        Some(Archived { archive, bytes })
+        let key = JudgementKey {
+            base: self.base,
+            begun: self.first_seen,
+            seeded: self.seeded,
+            scored: self.reporting.scored().map(|scored| block_ref(scored)),
+            equivocal: self.reporting.equivocal.clone(),
+            docket: known.docket.cloned(),
+            counted: counted.clone(),
+        };
+        let (judgement, archived) = scope.judged.get(key, |_| self.judged(&counted, known))?;
+        self.judgement = Some(judgement);
+        Some(archived)
+    }
+
+    fn judged(&self, counted: &Counted, known: &Known<'_>) -> Option<Judged> {
+        let archive = self.archive(counted, known)?;
+        let bytes: Arc<[u8]> = archive.to_bytes().into();
+        let document = BlobId::of(&bytes);
+        let judgement = self.judge(counted, document, known)?;
+        let archived = Archived {
+            archive,
+            bytes,
+            document,
+        };
+        Some((Arc::new(judgement), Arc::new(archived)))
     }
 
     /// A body that counts and is not here, if the judgement waits for one.
@@ -250,8 +369,15 @@ impl Round {
         self.reporting.lacks(scope, opens, &commits.voters)
     }
 
-    fn enrol(&self, known: &Known<'_>) -> Option<Scope> {
+    fn enrol(&self, known: &Known<'_>) -> Option<Arc<Scope>> {
         let commits = self.commits.as_ref()?;
+        let seeded = self.seeded.map(|seeded| seeded.hash);
+        let key = (seeded, known.excluded.cloned());
+        let draw = |_: &ScopeKey| self.draw(commits, known).map(Arc::new);
+        commits.scopes.get(key, draw)
+    }
+
+    fn draw(&self, commits: &Commits, known: &Known<'_>) -> Option<Scope> {
         let scoring = &known.rules.scoring;
         let drawing = Drawing {
             cycle: self.cycle,
@@ -286,11 +412,11 @@ impl Round {
     }
 
     /// What is reviewed in the next cycle, drawn by a block of it; `None` without a judgement.
-    pub(crate) fn docket(&self, block: BlockHash, rules: &Rules) -> Option<Docket> {
+    pub(crate) fn docket(&self, block: BlockHash, rules: &Rules) -> Option<Arc<Docket>> {
         let (scope, commits) = (self.scope.as_ref()?, self.commits.as_ref()?);
         let judgement = self.judgement.as_ref()?;
         if !scope.roster.is_drawn() || !judgement.quorum {
-            return Some(Docket::default());
+            return Some(Arc::default());
         }
         let past = Past {
             cycle: self.cycle,
@@ -305,7 +431,8 @@ impl Round {
             rewards: &judgement.rewards,
         };
         let most = rules.scoring.reviews as usize;
-        Some(Docket::draw(&past, most, block, &tolerance(rules)))
+        let draw = |_: &BlockHash| Arc::new(Docket::draw(&past, most, block, &tolerance(rules)));
+        Some(judgement.dockets.get(block, draw))
     }
 
     /// What voters did wrong in this cycle, once it has been judged and decided (P-45).
@@ -333,45 +460,38 @@ impl Round {
         faults
     }
 
-    fn collect(&self, known: &Known<'_>) -> Option<Commits> {
-        let (sealed, revealed) = (self.sealed.as_deref()?, self.revealed.as_deref()?);
+    fn collect(&self, known: &Known<'_>) -> Option<Arc<Commits>> {
+        let (sealed, revealed) = (self.sealed.as_ref()?, self.revealed.as_ref()?);
         let base = self.base?;
         let earlier = lineage::earlier(
             base,
             (self.cycle, known.rules.scoring.rebase_window),
             |state| known.manifests.get(&state).map(Arc::as_ref),
         );
+        let earlier = earlier.ok();
         let expected = Expected {
             network: known.network,
             cycle: self.cycle,
             base,
-            earlier: earlier.as_deref().ok(),
+            earlier: earlier.as_deref(),
             older: known.older,
             assignment: known.assignment,
             schedule: known.schedule,
         };
-        let submissions = submission::collect(&expected, sealed, revealed)?;
-        let submitters: BTreeSet<Hotkey> = submissions.iter().map(|s| s.hotkey).collect();
-        let of_submitters = |records: &BTreeMap<Hotkey, Record>| {
-            let theirs = records.iter().filter(|(who, _)| submitters.contains(who));
-            Arc::new(theirs.map(|(who, record)| (*who, record.clone())).collect())
+        let read = |_: &CommitsKey| Commits::read(&expected, sealed, revealed).map(Arc::new);
+        let key = CommitsKey {
+            network: known.network,
+            task: known.task,
+            cycle: self.cycle,
+            base,
+            earlier: earlier.clone(),
+            older: known.older.to_vec(),
+            sealed: SharedKey(Arc::clone(sealed)),
         };
-        Some(Commits {
-            sealed: block_ref(sealed),
-            revealed: block_ref(revealed),
-            seals: of_submitters(&sealed.records),
-            reveals: of_submitters(&revealed.records),
-            unregistered: submissions
-                .iter()
-                .map(|submission| submission.hotkey)
-                .filter(|hotkey| revealed.participant(*hotkey).is_none())
-                .collect(),
-            submissions,
-            voters: revealed.voters().to_vec(),
-        })
+        revealed.readings.commits.get(key, read)
     }
 
-    fn judge(&self, counted: Counted, archive: BlobId, known: &Known<'_>) -> Option<Judgement> {
+    fn judge(&self, counted: &Counted, archive: BlobId, known: &Known<'_>) -> Option<Judgement> {
         let (commits, scope) = (self.commits.as_ref()?, self.scope.as_ref()?);
         let stakes = counted.reports.iter().map(|r| r.voter.stake);
         let quorum = consensus::quorum(stakes, &commits.voters);
@@ -383,17 +503,22 @@ impl Round {
         };
         let tolerance = known.tolerance();
         let verdicts = consensus::verdicts(&hearing, tolerance.significance);
+        let rewards = cycle_rewards(&verdicts, known.groups);
         let mut faults = counted.faults.clone();
         let outliers = conduct::outliers(&hearing, &verdicts, &tolerance);
         blame(&mut faults, outliers, Misconduct::ReportOutlier);
         Some(Judgement {
             quorum,
-            rewards: cycle_rewards(&verdicts, known.groups),
+            standings: standings(&verdicts, &rewards),
+            rewards,
             verdicts,
             archive,
             reviewed: self.review(scope, hearing.reports, known),
-            reports: counted.reports,
+            reports: counted.reports.clone(),
             faults,
+            dockets: Memo::default(),
+            histories: Memo::default(),
+            successors: Memo::default(),
         })
     }
 
@@ -426,7 +551,7 @@ impl Round {
             revealed: commits.revealed,
             seeded: self.seeded?,
             scored: block_ref(self.reporting.scored()?),
-            attested: attested.map(|(snapshot, _)| block_ref(snapshot)),
+            attested: attested.map(|(block, _)| *block),
             voters: commits.voters.clone(),
             seals: Arc::clone(&commits.seals),
             reveals: Arc::clone(&commits.reveals),

@@ -12,9 +12,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::announcement::Announcement;
-use crate::ids::{BlobId, Block, BlockHash, Hotkey};
+use crate::announcement::{Announcement, Vote};
+use crate::assignment::Assignment;
+use crate::consensus::Tally;
+use crate::ids::{BlobId, Block, BlockHash, Cycle, Hotkey};
+use crate::memo::Memo;
 pub use crate::participants::{Participant, Participants};
+use crate::round::{Commits, CommitsKey};
 
 /// The chain as of one block.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,7 +35,26 @@ pub struct Snapshot {
     pub participants: Participants,
     /// The last record of each participant that has one.
     pub records: BTreeMap<Hotkey, Record>,
+    /// What was read off it, once for all roles that share it.
+    #[serde(skip)]
+    pub readings: Readings,
 }
+
+/// What was read off a snapshot that several roles share; empty in one that was just made or copied.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Readings {
+    announced: Memo<(), Option<(BlobId, Block)>>,
+    servers: Memo<(), Arc<[Endpoint]>>,
+    /// As of the last block of a seal window, by task, who trains what.
+    assignments: Memo<BlobId, Arc<Assignment>>,
+    /// As of the last block of a reveal window, what the Commit phase left.
+    pub(crate) commits: Memo<CommitsKey, Option<Arc<Commits>>>,
+    /// As of the last block of a vote window, by task and cycle, the votes and what they decide.
+    pub(crate) counts: Memo<(BlobId, Cycle), Count>,
+}
+
+/// Votes, and what they decide.
+type Count = (Arc<Vec<(Voter, Vote)>>, Option<Tally>);
 
 /// A record on the chain: bytes, and when they were included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,27 +122,46 @@ impl Snapshot {
         })
     }
 
+    /// Who of those with a record trains what in a task, of which some may be known.
+    pub(crate) fn assignment(&self, task: BlobId, known: &Assignment) -> Arc<Assignment> {
+        let draw = |_: &BlobId| Arc::new(known.knowing(self.records.keys()));
+        self.readings.assignments.get(task, draw)
+    }
+
+    /// The task that the subnet's owner announces as of this block, and since when.
+    pub(crate) fn announced_task(&self) -> Option<(BlobId, Block)> {
+        let read = || match self.announcement(self.owner?)? {
+            (record, Announcement::Task { task }) => Some((task, record.block)),
+            _ => None,
+        };
+        self.readings.announced.get((), |()| read())
+    }
+
     /// Validators in the order in which an update is offered to them and asked for: by stake, beginning
     /// with another one for each update (P-16).
     pub fn receivers(&self, update: BlobId) -> impl Iterator<Item = (&Participant, Endpoint)> {
         let serving = self.participants.serving();
-        let all = serving.clone().count();
+        let all = self.participants.count_serving();
+        serving.cycle().skip(self.first_receiver(update)).take(all)
+    }
+
+    fn first_receiver(&self, update: BlobId) -> usize {
+        let all = self.participants.count_serving();
         let drawn = update.0.first_chunk::<8>().copied().unwrap_or_default();
         let first = (u128::from(u64::from_le_bytes(drawn)) * all as u128) >> 64;
-        let first = usize::try_from(first).unwrap_or(0);
-        serving.cycle().skip(first).take(all)
+        usize::try_from(first).unwrap_or(0)
     }
 
     /// The servers of [`Snapshot::servers`], those first that the update was uploaded to.
     #[must_use]
-    pub fn servers_of_update(&self, update: BlobId, except: Hotkey) -> Vec<Endpoint> {
-        let others = self
-            .receivers(update)
-            .filter(|(participant, _)| participant.hotkey != except);
+    pub fn servers_of_update(&self, update: BlobId, except: Hotkey) -> Arc<[Endpoint]> {
         let owner = self
             .serving_owner()
             .filter(|(owner, _)| owner.hotkey != except);
-        others.chain(owner).map(|(_, endpoint)| endpoint).collect()
+        let mut servers = Vec::with_capacity(self.participants.count_serving() + 1);
+        servers.extend(self.participants.ring(self.first_receiver(update), except));
+        servers.extend(owner.map(|(_, endpoint)| endpoint));
+        servers.into()
     }
 
     /// The owner, where it serves and has no permit to validate.
@@ -131,11 +173,25 @@ impl Snapshot {
 
     /// Servers that blobs can be had from: validators and the owner, by stake; never oneself.
     #[must_use]
-    pub fn servers(&self, except: Hotkey) -> Vec<Endpoint> {
+    pub fn servers(&self, except: Hotkey) -> Arc<[Endpoint]> {
+        let is_among = |participant: &Participant| {
+            participant.validator_permit || Some(participant.hotkey) == self.owner
+        };
+        match self.participant(except).is_some_and(is_among) {
+            true => self.servers_but_for(Some(except)),
+            // Thousands of miners ask the same ones.
+            false => self
+                .readings
+                .servers
+                .get((), |()| self.servers_but_for(None)),
+        }
+    }
+
+    fn servers_but_for(&self, except: Option<Hotkey>) -> Arc<[Endpoint]> {
         let permitted = self.participants.serving();
         let mut serving: Vec<_> = permitted
             .chain(self.serving_owner())
-            .filter(|(participant, _)| participant.hotkey != except)
+            .filter(|(participant, _)| Some(participant.hotkey) != except)
             .collect();
         serving.sort_by_key(|(participant, _)| (Reverse(participant.stake), participant.uid));
         serving.into_iter().map(|(_, endpoint)| endpoint).collect()

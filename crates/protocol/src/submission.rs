@@ -301,6 +301,7 @@ mod tests {
                     (*hotkey, record)
                 })
                 .collect::<BTreeMap<_, _>>(),
+            readings: Default::default(),
         }
     }
 

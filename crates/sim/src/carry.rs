@@ -3,6 +3,8 @@
 //! The match over effects and jobs has no catch-all: an effect that the simulator does not know must
 //! not pass unnoticed.
 
+use std::sync::Arc;
+
 use connito_learning::store::BlobStore;
 use connito_protocol::event::{Effect, Event};
 use connito_protocol::ids::{BlobId, BlockHash, Hotkey};
@@ -23,7 +25,7 @@ impl Simulation {
     pub(crate) fn carry_out_really(&mut self, id: NodeId, effect: Effect) {
         match effect {
             Effect::Fetch(fetch) => self.fetch(id, &fetch),
-            Effect::Store { bytes } => self.keep(id, &bytes),
+            Effect::Store { bytes } => self.keep(id, bytes),
             Effect::Announce { announcement } => {
                 self.write(id, Write::Record(announcement.encode()));
             }
@@ -44,10 +46,21 @@ impl Simulation {
         }
     }
 
-    fn keep(&mut self, id: NodeId, bytes: &[u8]) {
-        if let Ok(blob) = self.store.write(bytes) {
-            self.nodes[id.place()].holds.insert(blob);
-        }
+    /// Stores a document. Of a cycle's archive, which is long, all validators keep the same bytes.
+    fn keep(&mut self, id: NodeId, bytes: Arc<[u8]>) {
+        let same = self
+            .kept
+            .as_ref()
+            .filter(|(kept, _)| Arc::ptr_eq(kept, &bytes));
+        let blob = match same {
+            Some((_, blob)) => *blob,
+            None => match self.store.write(&bytes) {
+                Ok(blob) => blob,
+                Err(_) => return,
+            },
+        };
+        self.nodes[id.place()].holds.insert(blob);
+        self.kept = Some((bytes, blob));
     }
 
     /// Sends a write to the chain. One that is lost is told as such: the writer watches its connection.

@@ -100,6 +100,7 @@ impl Chain {
             owner: Some(owner),
             participants: Participants::default(),
             records: BTreeMap::new(),
+            readings: Default::default(),
         };
         Self {
             owner,
@@ -220,6 +221,7 @@ impl Chain {
             owner: Some(self.owner),
             participants: self.participants.clone(),
             records: self.records.clone(),
+            readings: Default::default(),
         }));
         while self.history.len() > self.kept {
             self.history.pop_front();

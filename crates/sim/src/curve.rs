@@ -10,7 +10,7 @@
 //! by sequence (P-21), copies by their cosine (P-24), norms (P-24), clip, weights and outer step (P-30,
 //! P-31), the gate (P-32). A measurement takes a microsecond instead of a model's forward pass.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use connito_learning::learner::Learner;
@@ -24,6 +24,7 @@ use connito_protocol::manifest::{Document, GroupState, MergedUpdate, StateManife
 use connito_protocol::reason::ReasonCode;
 use connito_protocol::scoring::{SequenceLoss, Unmeasured, mean_loss, utility};
 
+use crate::names::NameMap;
 use crate::random::Random;
 
 /// Numbers in a group: enough that two honest updates are never nearly parallel by chance.
@@ -62,7 +63,7 @@ pub(crate) struct CurveLearner {
     /// The state that was loaded last.
     state: Option<(StateId, Vec<GroupState>)>,
     /// Points that have been read; forgotten when there are too many.
-    points: HashMap<BlobId, Option<(GroupId, Point)>>,
+    points: NameMap<BlobId, Option<(GroupId, Point)>>,
 }
 
 /// Points kept: more than two cycles of the largest scenario have.
@@ -82,7 +83,7 @@ impl CurveLearner {
             store,
             manifest: manifest.clone(),
             state: None,
-            points: HashMap::new(),
+            points: NameMap::default(),
         }
     }
 

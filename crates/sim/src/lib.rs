@@ -24,6 +24,7 @@ mod curve;
 mod faults;
 mod liveness;
 mod monitor;
+mod names;
 mod network;
 mod node;
 mod queue;

@@ -8,6 +8,7 @@
 mod forks;
 pub(crate) mod hearing;
 pub(crate) mod invariant;
+mod record;
 mod testimony;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,23 +17,23 @@ use std::sync::Arc;
 use connito_learning::store::MemoryStore;
 use connito_protocol::announcement::{Announcement, Vote};
 use connito_protocol::conduct::Misconduct;
-use connito_protocol::consensus::Verdict;
 use connito_protocol::event::{Effect, Milestone};
 use connito_protocol::ids::{BlobId, Cycle, Hotkey, StateId};
 use connito_protocol::job::{Finding, Job, ScoreJob};
 use connito_protocol::lineage::{self, Earlier};
 use connito_protocol::reason::ReasonCode;
 use connito_protocol::review::Reviewed;
-use connito_protocol::rewards::CycleRewards;
 use connito_protocol::schedule::Window;
 use connito_protocol::snapshot::Snapshot;
-use connito_protocol::submission::{Expected, Submission, collect};
+use connito_protocol::submission::{Expected, collect};
 use serde::{Deserialize, Serialize};
 
 use hearing::{Hearing, Honest};
 use invariant::Witnesses;
+pub(crate) use record::{Judged, Record, Told};
 
 use crate::adversary::Setting;
+use crate::names::NameMap;
 use crate::network::NodeId;
 use crate::node::{Diverged, Node};
 use crate::scenario::Scenario;
@@ -55,53 +56,11 @@ pub(crate) struct Seen<'a> {
     pub(crate) store: &'a MemoryStore,
 }
 
-/// What honest validators said of a cycle's submissions.
-#[derive(Debug, Clone)]
-pub(crate) struct Judged {
-    pub(crate) quorum: bool,
-    pub(crate) verdicts: Vec<Verdict>,
-    pub(crate) rewards: CycleRewards,
-}
-
 /// How a cycle ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Concluded {
     pub(crate) state: StateId,
     pub(crate) passed: Option<bool>,
-}
-
-/// What is known of one cycle.
-#[derive(Debug, Default)]
-pub(crate) struct Record {
-    sealed: Option<Arc<Snapshot>>,
-    /// Committees that hostile validators captured.
-    captures: u64,
-    /// What may be said anew, for a fork has reached what it followed from.
-    anew: Anew,
-    /// Who decides, and who was heard.
-    pub(crate) hearing: Hearing,
-    /// What every submission came to, as the chain shows it.
-    pub(crate) submissions: Option<Vec<Submission>>,
-    pub(crate) judged: Option<Judged>,
-    /// The pair of states that honest validators voted for.
-    pub(crate) pair: Option<(StateId, StateId)>,
-    /// Who has measured already.
-    pub(crate) measured: BTreeSet<NodeId>,
-    /// What honest validators found, by miner.
-    pub(crate) findings: BTreeMap<Hotkey, Vec<(NodeId, Finding)>>,
-    /// Gate losses that honest validators measured: incumbent and candidate.
-    pub(crate) gate: Vec<(f64, Option<f64>)>,
-    /// Uploads that a validator has acknowledged.
-    pub(crate) accepted: BTreeMap<NodeId, BTreeMap<Hotkey, BlobId>>,
-}
-
-/// What honest validators have said of a cycle and may say otherwise, once, after a fork. Until somebody
-/// does, it stands: not everything that a fork reaches comes out differently, or is said again.
-#[derive(Debug, Default)]
-struct Anew {
-    judged: bool,
-    pair: bool,
-    gate: bool,
 }
 
 /// Watches a run.
@@ -240,7 +199,8 @@ impl Monitor {
         };
         // Kept, for a fork may take back this block and not that one.
         let sealed = record.sealed.as_ref();
-        record.submissions = sealed.and_then(|sealed| collect(&expected, sealed, snapshot));
+        let submissions = sealed.and_then(|sealed| collect(&expected, sealed, snapshot));
+        record.show(submissions);
     }
 
     fn draw(
@@ -291,7 +251,7 @@ impl Monitor {
             .values()
             .flat_map(|record| record.accepted.values());
         servers
-            .flat_map(BTreeMap::values)
+            .flat_map(NameMap::values)
             .any(|taken| *taken == update)
     }
 
@@ -368,12 +328,7 @@ impl Monitor {
                 verdicts,
                 rewards,
             } => {
-                let judged = Judged {
-                    quorum: *quorum,
-                    verdicts: verdicts.clone(),
-                    rewards: rewards.clone(),
-                };
-                self.judged(seen, *cycle, judged);
+                self.judged(seen, *cycle, (*quorum, verdicts, rewards));
             }
             Milestone::Reviewed { cycle, reviewed } => self.reviewed(seen, *cycle, reviewed),
             Milestone::Conduct { cycle, conduct } => self.conduct(seen, *cycle, conduct),
@@ -492,7 +447,7 @@ impl Monitor {
         outcome.gate.get_or_insert(losses);
     }
 
-    fn judged(&mut self, seen: &Seen<'_>, cycle: Cycle, judged: Judged) {
+    fn judged(&mut self, seen: &Seen<'_>, cycle: Cycle, judged: Told<'_>) {
         if cycle < self.forgotten {
             return;
         }
@@ -501,9 +456,15 @@ impl Monitor {
             record.judged = None;
         }
         if let Some(first) = &record.judged {
-            let found = invariant::honest_validators_judge_alike(first, &judged, cycle);
+            let found = invariant::honest_validators_judge_alike(first, judged, cycle);
             return self.note(seen.at, found);
         }
+        let (quorum, verdicts, rewards) = judged;
+        let judged = Judged {
+            quorum,
+            verdicts: verdicts.to_vec(),
+            rewards: rewards.clone(),
+        };
         let witnesses = Witnesses {
             record,
             honest: &self.honest,

@@ -4,7 +4,7 @@
 //! with some of the step's effects carried out and the others not. The next life begins as a process
 //! does: the journal is replayed into a fresh machine, which must ask for exactly what is recorded.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use connito_protocol::event::{Effect, Event};
 use connito_protocol::ids::{BlobId, Block, Cycle, Hotkey};
@@ -12,6 +12,7 @@ use connito_protocol::machine::{Character, Machine, Step};
 use connito_protocol::receipt::Receipt;
 
 use crate::adversary::{HostileMiner, HostileValidator, Policy};
+use crate::names::{NameMap, NameSet};
 use crate::network::NodeId;
 use crate::queue::Micros;
 use crate::random::Random;
@@ -119,7 +120,7 @@ pub(crate) struct Node {
     pub(crate) machine: Option<Machine>,
     /// Kept only of those that may crash, and of a few whose replay is checked at the end.
     pub(crate) journal: Option<Vec<Step>>,
-    pub(crate) holds: HashSet<BlobId>,
+    pub(crate) holds: NameSet<BlobId>,
     /// On its disk, like its blobs: a restart does not lose them.
     pub(crate) issued: Issued,
     /// The last block that it took in and that still stands; none before its first.
@@ -152,17 +153,17 @@ pub(crate) struct Node {
 pub(crate) struct Issued {
     cycle: Cycle,
     /// By miner; boxed, for a table keeps places free.
-    receipts: HashMap<Hotkey, Box<Receipt>>,
+    receipts: NameMap<Hotkey, Box<Receipt>>,
 }
 
 impl Issued {
-    pub(crate) fn keep(&mut self, receipt: Receipt) {
+    pub(crate) fn keep(&mut self, receipt: Box<Receipt>) {
         if receipt.cycle > self.cycle {
             self.cycle = receipt.cycle;
             self.receipts.clear();
         }
         if receipt.cycle == self.cycle {
-            self.receipts.insert(receipt.hotkey, Box::new(receipt));
+            self.receipts.insert(receipt.hotkey, receipt);
         }
     }
 
@@ -230,7 +231,9 @@ mod tests {
 
     #[test]
     fn a_life_can_end_at_every_boundary_of_a_step() {
-        let store = || Effect::Store { bytes: Vec::new() };
+        let store = || Effect::Store {
+            bytes: Vec::new().into(),
+        };
         let answer = || Effect::Announce {
             announcement: connito_protocol::announcement::Announcement::Task {
                 task: BlobId([0; 32]),

@@ -9,7 +9,7 @@
 //! can be cut short and shown again. The loop decides nothing of the protocol: machines do, chain and
 //! links carry, adversaries and faults disturb.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use connito_learning::store::{BlobStore, MemoryStore};
@@ -29,6 +29,7 @@ use crate::cast::{Cast, Member, owner_key};
 use crate::chain::{Chain, Registration, Write};
 use crate::faults::Fault;
 use crate::monitor::{Monitor, Seen, Violation};
+use crate::names::NameMap;
 use crate::network::{FlowId, Network, NodeId, Passing};
 use crate::node::{Kind, Node, Survival};
 use crate::queue::{Micros, Queue, micros};
@@ -88,21 +89,26 @@ pub(crate) struct Simulation {
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) workshop: Workshop,
     pub(crate) nodes: Vec<Node>,
-    pub(crate) by_hotkey: HashMap<Hotkey, NodeId>,
+    pub(crate) by_hotkey: NameMap<Hotkey, NodeId>,
     pub(crate) by_endpoint: BTreeMap<Endpoint, NodeId>,
     pub(crate) chain: Chain,
     pub(crate) network: Network,
     pub(crate) queue: Queue<Happening>,
-    pub(crate) flows: BTreeMap<FlowId, Flow>,
+    pub(crate) flows: NameMap<FlowId, Flow>,
     pub(crate) next_flow: u64,
     pub(crate) waiting: BTreeMap<u64, Waiting>,
     pub(crate) next_ticket: u64,
     pub(crate) crews: Crews,
     pub(crate) monitor: Monitor,
     pub(crate) traffic: Traffic,
-    pub(crate) sizes: HashMap<BlobId, f64>,
+    /// On the links.
+    pub(crate) sizes: NameMap<BlobId, f64>,
+    /// In the store.
+    pub(crate) lengths: NameMap<BlobId, u64>,
+    /// The document that was stored last, by a machine.
+    pub(crate) kept: Option<(Arc<[u8]>, BlobId)>,
     /// Documents that were fetched: their bytes are one for all who hold them.
-    pub(crate) documents: HashMap<BlobId, Arc<ReceivedDocument>>,
+    pub(crate) documents: NameMap<BlobId, Arc<ReceivedDocument>>,
     pub(crate) random: Random,
     pub(crate) steps: u64,
     pub(crate) stalled_until: Micros,
@@ -136,16 +142,18 @@ impl Simulation {
             crews: Crews::new(cast.crews),
             monitor: Monitor::new(&setting, scenario),
             nodes: Vec::new(),
-            by_hotkey: HashMap::new(),
+            by_hotkey: NameMap::default(),
             by_endpoint: BTreeMap::new(),
             queue: Queue::default(),
-            flows: BTreeMap::new(),
+            flows: NameMap::default(),
             next_flow: 0,
             waiting: BTreeMap::new(),
             next_ticket: 0,
             traffic: Traffic::default(),
-            sizes: HashMap::new(),
-            documents: HashMap::new(),
+            sizes: NameMap::default(),
+            lengths: NameMap::default(),
+            kept: None,
+            documents: NameMap::default(),
             random: Random::new(seed, "run", 0),
             steps: 0,
             stalled_until: 0,

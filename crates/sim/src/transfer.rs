@@ -98,7 +98,8 @@ impl Simulation {
     pub(crate) fn fetch(&mut self, id: NodeId, fetch: &Fetch) {
         let node = &mut self.nodes[id.place()];
         if node.holds.contains(&fetch.blob) {
-            return self.fetched(id, fetch.blob, fetch.form, Bytes::Here);
+            let event = self.fetched(fetch.blob, fetch.form, Bytes::Here);
+            return self.hear(id, 0, event);
         }
         node.fetching.0 += 1;
         node.fetching.1 = node.fetching.1.max(node.fetching.0);
@@ -120,7 +121,7 @@ impl Simulation {
     fn ask(&mut self, id: NodeId, fetch: &Fetch) -> Asked {
         let (mut after, mut absent) = (0, true);
         let patience = self.patience(fetch.form);
-        for endpoint in &fetch.sources {
+        for endpoint in fetch.sources.iter() {
             let server = match self.reach(id, self.by_endpoint.get(endpoint).copied(), patience) {
                 Ok(server) => server,
                 Err(waited) => {
@@ -162,33 +163,51 @@ impl Simulation {
         })
     }
 
-    fn fetched(&mut self, id: NodeId, blob: BlobId, form: Form, from: Bytes) {
-        let event = match self.store.open(blob) {
-            Ok(bytes) => {
-                // As long as manifests say that it is; the links carry the length of the scenario.
-                let received = match from {
-                    Bytes::Here => 0,
-                    Bytes::Arrived => bytes.len() as u64,
-                };
-                match form {
-                    Form::Blob | Form::Update => Event::Fetched { blob, received },
-                    Form::Document => {
-                        let fresh = || Arc::new(ReceivedDocument::new(bytes.to_vec()));
-                        let document = self.documents.entry(blob).or_insert_with(fresh);
-                        Event::Document {
-                            blob,
-                            document: Arc::clone(document),
-                            received,
-                        }
-                    }
-                }
-            }
-            Err(_) => Event::FetchFailed {
-                blob,
-                absent: false,
-            },
+    fn fetched(&mut self, blob: BlobId, form: Form, from: Bytes) -> Event {
+        let failed = Event::FetchFailed {
+            blob,
+            absent: false,
         };
-        self.hear(id, 0, event);
+        let Some(length) = self.length(blob) else {
+            return failed;
+        };
+        // As long as manifests say that it is; the links carry the length of the scenario.
+        let received = match from {
+            Bytes::Here => 0,
+            Bytes::Arrived => length,
+        };
+        match form {
+            Form::Blob | Form::Update => Event::Fetched { blob, received },
+            Form::Document => match self.document(blob) {
+                Some(document) => Event::Document {
+                    blob,
+                    document,
+                    received,
+                },
+                None => failed,
+            },
+        }
+    }
+
+    /// Bytes of a stored blob, by its own account. It is asked for thousands of times.
+    fn length(&mut self, blob: BlobId) -> Option<u64> {
+        if let Some(length) = self.lengths.get(&blob) {
+            return Some(*length);
+        }
+        let length = self.store.open(blob).ok()?.len() as u64;
+        self.lengths.insert(blob, length);
+        Some(length)
+    }
+
+    /// A document, once for all who fetch it.
+    fn document(&mut self, blob: BlobId) -> Option<Arc<ReceivedDocument>> {
+        if let Some(document) = self.documents.get(&blob) {
+            return Some(Arc::clone(document));
+        }
+        let bytes = self.store.read(blob).ok()?;
+        let document = Arc::new(ReceivedDocument::new(bytes));
+        self.documents.insert(blob, Arc::clone(&document));
+        Some(document)
     }
 
     /// Asks one validator after the other for its receipt, until one has it (P-42).
@@ -409,7 +428,8 @@ impl Simulation {
             Purpose::Fetch { blob, form } => {
                 receiver.holds.insert(blob);
                 receiver.fetching.0 = receiver.fetching.0.saturating_sub(1);
-                self.fetched(flow.to, blob, form, Bytes::Arrived);
+                let event = self.fetched(blob, form, Bytes::Arrived);
+                self.step(flow.to, event);
             }
             Purpose::Upload(arriving) => {
                 receiver.holds.insert(arriving.blob);
@@ -432,7 +452,7 @@ impl Simulation {
 
     /// Breaks off everything that a node is part of; the other ends notice after their timeout.
     pub(crate) fn break_transfers(&mut self, id: NodeId, concerns: impl Fn(NodeId) -> bool) {
-        let broken: Vec<FlowId> = self
+        let mut broken: Vec<FlowId> = self
             .flows
             .iter()
             .filter(|(_, flow)| {
@@ -440,6 +460,7 @@ impl Simulation {
             })
             .map(|(flow, _)| *flow)
             .collect();
+        broken.sort_unstable();
         for flow in broken {
             self.break_off(flow);
         }

@@ -128,6 +128,7 @@ impl Network {
             owner: Some(owner),
             participants: cast.participants.into_iter().collect(),
             records: BTreeMap::new(),
+            readings: Default::default(),
         };
         Self {
             nodes: cast.nodes,
@@ -272,7 +273,7 @@ impl Network {
             Effect::AskReceipt { cycle, from } => self.ask_receipt(hotkey, cycle, &from),
             Effect::Issue(receipt) => {
                 let key = (hotkey, receipt.cycle, receipt.hotkey);
-                self.issued.insert(key, receipt);
+                self.issued.insert(key, *receipt);
                 return;
             }
             Effect::SetWeights { weights } => {

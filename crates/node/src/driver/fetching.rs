@@ -65,7 +65,7 @@ mod tests {
                 blob,
                 form,
                 maximum_bytes: 7,
-                sources: Vec::new(),
+                sources: [].into(),
             };
             let refused = fetched(&blobs, &client, &fetch).await;
             assert!(

@@ -44,14 +44,14 @@ const QUEUED_RECEIPTS: usize = 1 << 12;
 /// The thread that keeps receipts, as the driver holds it.
 #[derive(Debug)]
 pub(super) struct Issuer {
-    queue: Option<mpsc::SyncSender<Receipt>>,
+    queue: Option<mpsc::SyncSender<Box<Receipt>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Issuer {
     /// Starts the thread.
     pub(super) fn start(receipts: Receipts, keypair: Arc<Keypair>) -> std::io::Result<Self> {
-        let (queue, issued) = mpsc::sync_channel::<Receipt>(QUEUED_RECEIPTS);
+        let (queue, issued) = mpsc::sync_channel::<Box<Receipt>>(QUEUED_RECEIPTS);
         let thread = std::thread::Builder::new()
             .name("receipts".to_owned())
             .spawn(move || {
@@ -69,7 +69,7 @@ impl Issuer {
     }
 
     /// Keeps a receipt, in its turn.
-    pub(super) fn issue(&self, receipt: Receipt) {
+    pub(super) fn issue(&self, receipt: Box<Receipt>) {
         if let Some(queue) = &self.queue {
             // Only after a panic of the thread, which it has reported.
             let _ = queue.send(receipt);
@@ -129,7 +129,10 @@ mod tests {
     fn step(receipts: &[Receipt]) -> Step {
         Step {
             event: Event::Started,
-            effects: receipts.iter().cloned().map(Effect::Issue).collect(),
+            effects: receipts
+                .iter()
+                .map(|receipt| Effect::Issue(Box::new(receipt.clone())))
+                .collect(),
         }
     }
 
@@ -145,7 +148,7 @@ mod tests {
         let steps = [step(&all[..3]), step(&all[3..]), step(&[])];
 
         let issuer = start();
-        issuer.issue(all[1].clone());
+        issuer.issue(Box::new(all[1].clone()));
         drop(issuer);
         let read = |receipt: &Receipt| receipts.get(receipt.cycle, &receipt.hotkey).unwrap();
         let given_out = read(&all[1]).unwrap();

@@ -113,5 +113,6 @@ fn snapshot(
         owner: None,
         participants: participants.clone(),
         records,
+        readings: Default::default(),
     })
 }

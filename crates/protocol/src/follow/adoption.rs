@@ -19,6 +19,7 @@ use crate::ids::{BlobId, Block, GroupId, StateId};
 use crate::job::{AdvanceJob, Job};
 use crate::library::Wanted;
 use crate::manifest::{GroupState, MergedUpdate, StateManifest};
+use crate::merged::Merged;
 
 /// How far the adoption of a state has come.
 #[derive(Debug, Clone, Default)]
@@ -137,7 +138,8 @@ impl Follower {
         let base = self.manifest(state);
         let parent = base.and_then(|base| self.manifest(base.parent?));
         let led = base.and_then(|base| self.task_that_led_to(base.cycle));
-        let short = base.map_or_else(BTreeSet::new, groups_with_short_updates);
+        let short = base.zip(self.merged(state));
+        let short = short.map_or_else(BTreeSet::new, groups_with_short_updates);
         let mut recomputing = BTreeMap::new();
         let mut whole = 0_u64;
         for group in wanted {
@@ -216,13 +218,8 @@ impl Follower {
 
 /// The groups whose merged updates are together shorter than the shard. Without any, what changed is the
 /// momentum, which was halved: nothing has to come for that.
-fn groups_with_short_updates(base: &StateManifest) -> BTreeSet<GroupId> {
-    let mut bytes: BTreeMap<GroupId, u64> = BTreeMap::new();
-    for merged in &base.merged {
-        let sum = bytes.entry(merged.group).or_default();
-        *sum = sum.saturating_add(merged.bytes);
-    }
-    let short = |state: &&GroupState| bytes.get(&state.group).copied().unwrap_or(0) < state.bytes;
+fn groups_with_short_updates((base, merged): (&StateManifest, &Merged)) -> BTreeSet<GroupId> {
+    let short = |state: &&GroupState| merged.bytes(state.group) < state.bytes;
     base.groups
         .iter()
         .filter(short)

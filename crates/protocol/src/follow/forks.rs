@@ -16,12 +16,13 @@ use crate::ids::Block;
 
 /// Blocks that a fork may take back without costing a role all that it knows: several times as many as
 /// a chain is ahead of the blocks that are final.
-const REMEMBERED_BLOCKS: usize = 16;
+const REMEMBERED_BLOCKS: u64 = 16;
 
-/// What had been read off the chain before a block.
+/// What had been read off the chain before each of some blocks, which follow each other.
 #[derive(Debug, Clone)]
 struct Known {
-    before: Block,
+    first: Block,
+    last: Block,
     reading: Arc<Reading>,
 }
 
@@ -32,32 +33,50 @@ pub(super) struct Recent(VecDeque<Known>);
 impl Follower {
     /// Before a block is taken in: what will be known again if it is taken back.
     pub(super) fn remember(&mut self, before: Block) {
-        if self.recent.0.len() == REMEMBERED_BLOCKS {
-            self.recent.0.pop_front();
+        let recent = &mut self.recent.0;
+        match recent.back_mut() {
+            Some(known)
+                if known.last.next() == before && Arc::ptr_eq(&known.reading, &self.reading) =>
+            {
+                known.last = before;
+            }
+            _ => recent.push_back(Known {
+                first: before,
+                last: before,
+                reading: Arc::clone(&self.reading),
+            }),
         }
-        self.recent.0.push_back(Known {
-            before,
-            reading: Arc::clone(&self.reading),
-        });
+        let oldest = Block((before.0 + 1).saturating_sub(REMEMBERED_BLOCKS));
+        while recent.front().is_some_and(|known| known.last < oldest) {
+            recent.pop_front();
+        }
+        if let Some(known) = recent.front_mut() {
+            known.first = known.first.max(oldest);
+        }
     }
 
     /// Blocks from this one on were taken back. False if it is too long ago to know what was known then.
     pub(super) fn step_back(&mut self, to: Block) -> bool {
         while let Some(known) = self.recent.0.pop_back() {
-            if known.before == to {
-                self.know_again(known);
+            if (known.first..=known.last).contains(&to) {
+                let reading = Arc::clone(&known.reading);
+                if known.first < to {
+                    let last = Block(to.0 - 1);
+                    self.recent.0.push_back(Known { last, ..known });
+                }
+                self.know_again(reading, to);
                 return true;
             }
         }
         false
     }
 
-    fn know_again(&mut self, known: Known) {
-        self.reading = known.reading;
+    fn know_again(&mut self, reading: Arc<Reading>, before: Block) {
+        self.reading = reading;
         self.stepped_back = true;
         for (_, sent) in self.sent.values_mut() {
             // It waits in the pool again, and is due again as if it had been sent now.
-            *sent = known.before.min(*sent);
+            *sent = before.min(*sent);
         }
     }
 

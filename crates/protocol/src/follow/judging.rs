@@ -10,11 +10,13 @@ use std::sync::Arc;
 use super::{Follower, OpenedIn, Reading, Reads};
 use crate::announcement::Vote;
 use crate::consensus::{Tally, Verdict};
-use crate::event::{Effects, Form, Milestone};
+use crate::event::{Effect, Effects, Form, Milestone};
 use crate::ids::{BlobId, BlockHash, Cycle};
 use crate::job::Candidate;
+use crate::memo::SharedKey;
 use crate::reason::ReasonCode;
 use crate::review::Docket;
+use crate::rewards::History;
 use crate::round::{Attestable, Judgement, Known, Round};
 use crate::snapshot::Voter;
 
@@ -35,6 +37,7 @@ impl Follower {
         let base = round.base.and_then(|base| self.manifests.get(&base));
         let known = Known {
             network: self.identity.network,
+            task: task.id,
             schedule: &task.schedule,
             groups: &task.groups,
             assignment: &tasks.assignment,
@@ -49,21 +52,21 @@ impl Follower {
 
     /// What of the cycle before is reviewed in this one; `None` for whoever did not see it judged.
     pub(crate) fn docket(&self) -> Option<&Docket> {
-        self.reading.docket.as_ref()
+        self.reading.docket.as_deref()
     }
 
     /// What of the round that ends is reviewed in the cycle that begins with a block of this hash.
-    pub(super) fn next_docket(&self, begins: Cycle, hash: BlockHash) -> Option<Docket> {
+    pub(super) fn next_docket(&self, begins: Cycle, hash: BlockHash) -> Option<Arc<Docket>> {
         let task = self.task()?;
         if begins == task.manifest.first_cycle {
             // Another task has other groups and another text: what it replaced is not looked back at.
-            return Some(Docket::default());
+            return Some(Arc::default());
         }
         let past = self.reading.round.as_ref();
         let past = past.filter(|past| past.cycle.next() == begins && past.base.is_some())?;
         if past.base == self.reading.canonical {
             // Nothing was decided, so no archive is left by which others could repeat a review.
-            return Some(Docket::default());
+            return Some(Arc::default());
         }
         past.docket(hash, &task.manifest.rules)
     }
@@ -75,14 +78,18 @@ impl Follower {
             && !judged
             && let Some(Some(archived)) = self.with_round(|round, known| round.settle(known))
         {
-            self.archive = Some(archived.bytes);
+            self.archive = Some(archived);
             self.on_judged(effects);
         }
     }
 
-    /// The document that the last judgement was read from, to be kept, once.
-    pub(crate) fn take_archive(&mut self) -> Option<Vec<u8>> {
-        self.archive.take()
+    /// Keeps the document that the last judgement was read from, once.
+    pub(crate) fn keep_archive(&mut self, effects: &mut Effects) {
+        if let Some(archived) = self.archive.take() {
+            self.library.add(archived.document);
+            let bytes = Arc::clone(&archived.bytes);
+            effects.push(Effect::Store { bytes });
+        }
     }
 
     /// A body that this role wrote itself.
@@ -147,17 +154,14 @@ impl Follower {
         let Some(judgement) = &round.judgement else {
             return;
         };
-        let rules = &task.manifest.rules;
+        let rules = &task.manifest.rules.rewards;
+        let entered = |before: &SharedKey<History>| {
+            let before = before.0.as_ref().clone();
+            Arc::new(judgement.entered(before, rules))
+        };
+        let before = SharedKey(Arc::clone(history));
+        *history = judgement.histories.get(before, entered);
         let reviewed = judgement.reviewed.as_deref().unwrap_or(&[]);
-        // Before this cycle is entered: what is taken back was entered last.
-        for review in reviewed.iter().filter(|review| review.unearned > 0.0) {
-            let (hotkey, unearned) = (review.hotkey, review.unearned);
-            Arc::make_mut(history).take_back(&rules.rewards, hotkey, unearned);
-        }
-        if judgement.quorum {
-            let (verdicts, rewards) = (&judgement.verdicts, &judgement.rewards);
-            Arc::make_mut(history).enter(&rules.rewards, verdicts, rewards);
-        }
         let opened = Arc::make_mut(opened);
         opened.push_back(opened_in(round.cycle, judgement));
         // One cycle more than is remembered in scoring: reviews look back from the cycle before.

@@ -14,13 +14,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Follower;
-use crate::announcement::{Announcement, Vote, task_digest};
+use super::{Follower, Reads};
+use crate::announcement::{Vote, task_digest};
 use crate::assignment::{Assignment, assigned_group};
 use crate::consensus;
 use crate::event::{Effects, Milestone};
 use crate::ids::{BlobId, Block, Cycle, GroupId, Hotkey, StateId};
-use crate::manifest::{Document, StateManifest, TaskManifest};
+use crate::manifest::{StateManifest, TaskManifest};
+use crate::received::ReceivedDocument;
 use crate::schedule::{Schedule, Window};
 use crate::snapshot::{Snapshot, Voter};
 
@@ -31,7 +32,7 @@ const MAXIMUM_STEPS_BACK: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct Task {
     pub(crate) id: BlobId,
-    pub(crate) manifest: TaskManifest,
+    pub(crate) manifest: Arc<TaskManifest>,
     pub(crate) schedule: Schedule,
     pub(crate) groups: Vec<GroupId>,
     /// The group that this role's hotkey trains (P-6), if it mines.
@@ -39,7 +40,7 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    fn new(id: BlobId, manifest: TaskManifest, hotkey: Hotkey) -> Self {
+    fn new(id: BlobId, manifest: Arc<TaskManifest>, hotkey: Hotkey) -> Self {
         Self {
             id,
             own_group: assigned_group(hotkey, &manifest.tickets),
@@ -150,6 +151,26 @@ impl Follower {
         self.reading.tasks.current.as_deref()
     }
 
+    /// The task that is worked on, while nothing is missing of what it takes to follow and nothing is
+    /// about to change but by what comes in.
+    pub(crate) fn settled_task(&self) -> Option<&Task> {
+        if !self.is_ready() {
+            return None;
+        }
+        let (now, moment) = self.live()?;
+        let task = self.task()?;
+        let tasks = &self.reading.tasks;
+        let is_alone = tasks.decided.is_none() && tasks.successor.is_none();
+        let is_announced = now.announced_task().is_some_and(|(id, _)| id == task.id);
+        let in_round = self
+            .round()
+            .is_some_and(|round| round.cycle == moment.cycle);
+        let has_all = self.missing_manifests() == [None; 3];
+        let settled = self.reading.backlog.is_empty() && is_alone && is_announced && in_round;
+        let reads_votes = self.reads == Reads::Votes;
+        (settled && has_all && reads_votes && self.is_endpoint_kept()).then_some(task)
+    }
+
     /// The announced task that may take its place, while that is not decided or has not come to pass.
     pub(crate) fn successor(&self) -> Option<&Task> {
         self.reading.tasks.successor.as_deref()
@@ -184,12 +205,18 @@ impl Follower {
     }
 
     /// A task's manifest has come. Whether it was one that we wait for.
-    pub(super) fn on_task(&mut self, id: BlobId, bytes: &[u8], effects: &mut Effects) -> bool {
-        let announced = self.now.as_deref().and_then(announced).map(|(id, _)| id);
+    pub(super) fn on_task(
+        &mut self,
+        id: BlobId,
+        document: &ReceivedDocument,
+        effects: &mut Effects,
+    ) -> bool {
+        let announced = self.now.as_deref().and_then(Snapshot::announced_task);
+        let announced = announced.map(|(id, _)| id);
         if !self.reading.tasks.expects(id, announced) {
             return false;
         }
-        match TaskManifest::from_bytes(bytes) {
+        match document.task() {
             Ok(manifest) => {
                 let sound = manifest.check_on(self.identity.network.netuid);
                 let task = Arc::new(Task::new(id, manifest, self.identity.hotkey));
@@ -198,7 +225,7 @@ impl Follower {
                     self.tasks_mut().refuse(id, error.to_string(), effects);
                 }
             }
-            Err(error) => self.tasks_mut().refuse(id, error.to_string(), effects),
+            Err(reason) => self.tasks_mut().refuse(id, reason, effects),
         }
         self.observe_backlog(effects);
         true
@@ -211,7 +238,7 @@ impl Follower {
                 self.succeed(id, effects);
             }
         } else if self.reading.tasks.current.is_none()
-            && let Some((id, _)) = self.now.as_deref().and_then(announced)
+            && let Some((id, _)) = self.now.as_deref().and_then(Snapshot::announced_task)
             && let Search::Found(task) = self.reading.tasks.search(id, block)
         {
             self.begin(task, effects);
@@ -231,7 +258,7 @@ impl Follower {
         };
         let refused = self.reading.tasks.refused.contains_key(&id);
         let follows = self.reading.tasks.read.get(&id).map(|task| {
-            let before = (previous.id, &previous.manifest);
+            let before = (previous.id, previous.manifest.as_ref());
             (Arc::clone(task), task.manifest.check_follows(before))
         });
         match follows {
@@ -266,7 +293,7 @@ impl Follower {
 
     /// Asks for the manifests that are missing, and weighs what is announced.
     pub(super) fn pursue_task(&mut self, effects: &mut Effects) {
-        let Some((id, since)) = self.now.as_deref().and_then(announced) else {
+        let Some((id, since)) = self.now.as_deref().and_then(Snapshot::announced_task) else {
             return;
         };
         let missing = match (self.reading.tasks.decided, &self.reading.tasks.current) {
@@ -360,21 +387,13 @@ pub(crate) fn decided_task(
     snapshot: &Snapshot,
 ) -> Option<BlobId> {
     let named = consensus::next_task(votes, snapshot.voters())?;
-    let (announced, _) = announced(snapshot)?;
+    let (announced, _) = snapshot.announced_task()?;
     (named == task_digest(announced) && announced != current).then_some(announced)
-}
-
-/// The task that the subnet's owner announces as of this block, and since when.
-fn announced(snapshot: &Snapshot) -> Option<(BlobId, Block)> {
-    match snapshot.announcement(snapshot.owner?)? {
-        (record, Announcement::Task { task }) => Some((task, record.block)),
-        _ => None,
-    }
 }
 
 /// Whether a task may take the place of the current one, announced when it was. One sentence if not.
 fn may_follow(current: &Task, task: &Task, announced: Block) -> Result<(), String> {
-    let before = (current.id, &current.manifest);
+    let before = (current.id, current.manifest.as_ref());
     task.manifest
         .check_follows(before)
         .map_err(|error| error.to_string())?;

@@ -18,12 +18,16 @@ use crate::committee::Roster;
 use crate::conduct::{Misconduct, blame};
 use crate::consensus::{Reported, quorum};
 use crate::ids::{BlobId, Block, Cycle, Hotkey};
+use crate::manifest::BlockRef;
+use crate::memo::Memo;
 use crate::report::{ScoreReport, SubmissionsDigest};
 use crate::rules::Rules;
 use crate::snapshot::{Record, Snapshot, Voter};
 
+use super::{Judged, JudgementKey, block_ref};
+
 /// What reports of a cycle must look like.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Scope {
     pub(crate) cycle: Cycle,
     pub(crate) digest: SubmissionsDigest,
@@ -32,6 +36,7 @@ pub(crate) struct Scope {
     inline: usize,
     /// Most reviews at the end of a report.
     reviews: usize,
+    pub(super) judged: Memo<JudgementKey, Option<Judged>>,
 }
 
 impl Scope {
@@ -60,6 +65,7 @@ impl Scope {
             roster,
             inline,
             reviews,
+            judged: Memo::default(),
         }
     }
 
@@ -110,7 +116,7 @@ struct Claims {
 type Attesting<'a> = (Voter, &'a Record, Attestation);
 
 /// The reports that count, and what follows from there.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Counted {
     pub(crate) reports: Vec<Reported>,
     /// Records of those reports, and of every other one that names a body.
@@ -118,7 +124,7 @@ pub(crate) struct Counted {
     pub(crate) faults: BTreeMap<Hotkey, Misconduct>,
     /// As of which block attestations were read, and those that name this cycle's bodies; none where
     /// no report names a body.
-    pub(crate) attested: Option<(Arc<Snapshot>, BTreeMap<Hotkey, Record>)>,
+    pub(crate) attested: Option<(BlockRef, BTreeMap<Hotkey, Record>)>,
 }
 
 /// What a validator can attest at this moment.
@@ -238,7 +244,7 @@ impl Reporting {
             }
             let records = attestations.into_iter();
             let records = records.map(|(voter, record, _)| (voter.hotkey, record.clone()));
-            counted.attested = Some((Arc::clone(attested), records.collect()));
+            counted.attested = Some((block_ref(attested), records.collect()));
             counted
                 .reports
                 .sort_by_key(|reported| reported.voter.hotkey);

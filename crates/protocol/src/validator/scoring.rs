@@ -3,18 +3,20 @@
 //! Decides when to start measuring, and with what; what a measurement is worth is decided elsewhere
 //! (`scoring.rs`, `consensus.rs`), what it is by the learner.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::{MAXIMUM_ATTEMPTS, Validator};
 use crate::announcement::{Announcement, Mirrored};
 use crate::consensus::Verdict;
 use crate::event::{Effect, Effects};
-use crate::ids::{Block, GroupId, Hotkey};
+use crate::ids::{Block, Hotkey};
 use crate::job::{Candidate, Job, ScoreJob};
 use crate::manifest::BlockRef;
 use crate::reason::ReasonCode;
 use crate::receipt::Receipt;
 use crate::report::{Entry, ScoreReport};
+use crate::rewards::Standing;
 use crate::schedule::Window;
 use crate::seed::{Draw, seed};
 use crate::submission;
@@ -190,64 +192,29 @@ impl Validator {
         else {
             return;
         };
+        let (judgement, seeded) = (Arc::clone(judgement), seeded.hash);
+        self.work.receipts_issued = true;
+        self.follower.keep_archive(effects);
         let own = self.work.scored.as_ref();
-        let ranks = Ranks::new(&judgement.verdicts);
-        let receipts: Vec<Receipt> = judgement
-            .verdicts
-            .iter()
-            .map(|verdict| Receipt {
+        let seed = seed(Draw::Scoring, seeded, self.work.cycle);
+        let receipt = |(verdict, standing): (&Verdict, &Standing)| {
+            Effect::Issue(Box::new(Receipt {
                 cycle: self.work.cycle,
                 hotkey: verdict.hotkey,
                 group: verdict.group,
                 base,
-                seed: seed(Draw::Scoring, seeded.hash, self.work.cycle),
+                seed,
                 update: verdict.update,
                 code: verdict.code,
                 measurement: verdict.measurement,
                 weight: verdict.weight,
-                reward: judgement
-                    .rewards
-                    .shares
-                    .get(&verdict.hotkey)
-                    .copied()
-                    .unwrap_or(0.0),
-                rank: ranks.of(verdict),
+                reward: standing.reward,
+                rank: standing.rank,
                 validator: self.follower.identity.hotkey,
                 own: own.and_then(|own| own.get(&verdict.hotkey)).copied(),
-            })
-            .collect();
-        self.work.receipts_issued = true;
-        if let Some(archive) = self.follower.take_archive() {
-            self.follower.keep_document(archive, effects);
-        }
-        for receipt in receipts {
-            effects.push(Effect::Issue(receipt));
-        }
-    }
-}
-
-/// Places by weight within each group.
-struct Ranks(BTreeMap<GroupId, Vec<f64>>);
-
-impl Ranks {
-    fn new(verdicts: &[Verdict]) -> Self {
-        let mut weights: BTreeMap<GroupId, Vec<f64>> = BTreeMap::new();
-        for verdict in verdicts {
-            weights
-                .entry(verdict.group)
-                .or_default()
-                .push(verdict.weight);
-        }
-        for of_group in weights.values_mut() {
-            of_group.sort_by(|a, b| b.total_cmp(a));
-        }
-        Self(weights)
-    }
-
-    /// One more than the number of verdicts of the group with more weight.
-    fn of(&self, verdict: &Verdict) -> u32 {
-        let weights = self.0.get(&verdict.group).map_or(&[][..], Vec::as_slice);
-        let better = weights.partition_point(|weight| *weight > verdict.weight);
-        u32::try_from(better + 1).unwrap_or(u32::MAX)
+            }))
+        };
+        let verdicts = judgement.verdicts.iter().zip(&judgement.standings);
+        effects.extend(verdicts.map(receipt));
     }
 }

@@ -9,7 +9,8 @@
 use connito_protocol::ids::{Block, Cycle};
 use connito_protocol::schedule::Window;
 
-use super::{Anew, Monitor};
+use super::Monitor;
+use super::record::Anew;
 use crate::adversary::Setting;
 
 impl Monitor {

@@ -1,7 +1,7 @@
 //! The invariants, one function each. Inputs are what honest participants did and what the chain shows;
 //! the answer is nothing, or the invariant's name and one sentence.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use connito_learning::store::{BlobStore, MemoryStore};
 use connito_protocol::announcement::{MAXIMUM_ANNOUNCEMENT_BYTES, Vote};
@@ -16,8 +16,9 @@ use connito_protocol::submission::Opening;
 
 use super::hearing::Honest;
 use super::testimony::{Testimonies, Word};
-use super::{Concluded, Judged, Record, Seen};
+use super::{Concluded, Judged, Record, Seen, Told};
 use crate::adversary::Setting;
+use crate::names::{NameMap, NameSet};
 use crate::network::NodeId;
 use crate::node::{Diverged, Node};
 
@@ -78,11 +79,12 @@ pub(crate) fn honest_validators_vote_for_one_pair(
 }
 
 /// All honest validators read the same verdicts and rewards off the chain (P-14, P-28).
-pub(crate) fn honest_validators_judge_alike(first: &Judged, other: &Judged, cycle: Cycle) -> Check {
-    let alike = first.quorum == other.quorum
-        && first.verdicts == other.verdicts
-        && first.rewards == other.rewards;
-    match alike {
+pub(crate) fn honest_validators_judge_alike(
+    first: &Judged,
+    other: Told<'_>,
+    cycle: Cycle,
+) -> Check {
+    match first.told() == other {
         true => Ok(()),
         false => Err((
             "honest_validators_judge_alike",
@@ -93,10 +95,7 @@ pub(crate) fn honest_validators_judge_alike(first: &Judged, other: &Judged, cycl
 
 /// Nothing is measured that was not sealed and opened in time (P-15, A-1, A-17).
 pub(crate) fn only_revealed_commitments_are_scored(record: &Record, job: &ScoreJob) -> Check {
-    let submissions = record.submissions.iter().flatten();
-    let opened: BTreeSet<(Hotkey, BlobId)> = submissions
-        .filter_map(|submission| Some((submission.hotkey, submission.update()?)))
-        .collect();
+    let opened = &record.opened;
     let stranger = job
         .updates
         .iter()
@@ -386,7 +385,7 @@ pub(crate) fn new_state_is_no_worse_at_the_gate(
 #[derive(Debug, Clone)]
 pub(crate) struct Kept<'a> {
     /// In its store.
-    pub(crate) holds: &'a HashSet<BlobId>,
+    pub(crate) holds: &'a NameSet<BlobId>,
     /// As its machine knows; nothing if the machine is not in the cycle in question.
     pub(crate) received: Option<BTreeMap<Hotkey, BlobId>>,
 }
@@ -394,7 +393,7 @@ pub(crate) struct Kept<'a> {
 /// What a validator acknowledged is in its store and known to its machine after a crash.
 pub(crate) fn no_accepted_upload_lost(
     node: NodeId,
-    (cycle, accepted): (Cycle, &BTreeMap<Hotkey, BlobId>),
+    (cycle, accepted): (Cycle, &NameMap<Hotkey, BlobId>),
     kept: Kept<'_>,
 ) -> Check {
     const NAME: &str = "no_accepted_upload_lost";

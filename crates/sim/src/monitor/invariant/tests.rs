@@ -61,15 +61,14 @@ fn judged(verdicts: Vec<Verdict>, shares: &[(Hotkey, f64)], withheld: f64) -> Ju
 
 /// A record in which ALICE has opened update 9.
 fn opened() -> Record {
-    Record {
-        submissions: Some(vec![Submission {
-            hotkey: ALICE,
-            group: GroupId(0),
-            sealed: (Block(1), 0),
-            opening: Opening::Update(blob(9)),
-        }]),
-        ..Record::default()
-    }
+    let mut record = Record::default();
+    record.show(Some(vec![Submission {
+        hotkey: ALICE,
+        group: GroupId(0),
+        sealed: (Block(1), 0),
+        opening: Opening::Update(blob(9)),
+    }]));
+    record
 }
 
 fn breaks(found: Check) -> &'static str {
@@ -120,12 +119,15 @@ fn different_readings_of_one_chain_are_seen() {
         quorum: false,
         ..first.clone()
     };
-    assert_eq!(honest_validators_judge_alike(&first, &first, CYCLE), Ok(()));
+    assert_eq!(
+        honest_validators_judge_alike(&first, first.told(), CYCLE),
+        Ok(())
+    );
     for other in [
         without_quorum,
         judged(vec![accepted(BOB)], &[(BOB, 1.0)], 0.0),
     ] {
-        let found = honest_validators_judge_alike(&first, &other, CYCLE);
+        let found = honest_validators_judge_alike(&first, other.told(), CYCLE);
         assert_eq!(breaks(found), "honest_validators_judge_alike");
     }
 }
@@ -477,7 +479,7 @@ fn a_worse_state_or_one_that_nobody_measured_is_seen() {
 
 #[test]
 fn an_acknowledged_upload_that_is_gone_is_seen() {
-    let acknowledged = BTreeMap::from([(ALICE, blob(9))]);
+    let acknowledged = NameMap::from_iter([(ALICE, blob(9))]);
     let check = |holds: &[BlobId], received: Option<&[(Hotkey, BlobId)]>| {
         let kept = Kept {
             holds: &holds.iter().copied().collect(),
