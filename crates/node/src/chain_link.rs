@@ -94,7 +94,7 @@ pub async fn snapshot<C: Chain>(chain: &C, at: At, head: Block) -> Result<Snapsh
         head: head.max(metagraph.at.number),
         owner: metagraph.value.owner,
         participants: participants.collect(),
-        records: records.collect::<BTreeMap<_, _>>(),
+        records: Arc::new(records.collect()),
         readings: Default::default(),
     })
 }

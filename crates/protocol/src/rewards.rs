@@ -267,7 +267,7 @@ mod tests {
             head: Block(1),
             owner: Some(Hotkey([9; 32])),
             participants: hotkeys.iter().map(participant).collect(),
-            records: BTreeMap::new(),
+            records: Default::default(),
             readings: Default::default(),
         }
     }

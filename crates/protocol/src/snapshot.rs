@@ -33,8 +33,8 @@ pub struct Snapshot {
     pub owner: Option<Hotkey>,
     /// Registered participants, in the order of their slots.
     pub participants: Participants,
-    /// The last record of each participant that has one.
-    pub records: BTreeMap<Hotkey, Record>,
+    /// The last record of each participant that has one: of most blocks, those of the block before.
+    pub records: Arc<BTreeMap<Hotkey, Record>>,
     /// What was read off it, once for all roles that share it.
     #[serde(skip)]
     pub readings: Readings,

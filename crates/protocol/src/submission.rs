@@ -238,8 +238,7 @@ impl Claim {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::OnceLock;
+    use std::sync::{Arc, OnceLock};
 
     use proptest::prelude::*;
 
@@ -290,17 +289,19 @@ mod tests {
             participants: [participant(0, miner()), participant(1, Hotkey([4; 32]))]
                 .into_iter()
                 .collect(),
-            records: records
-                .iter()
-                .map(|(hotkey, block, announcement)| {
-                    let record = Record {
-                        block: Block(*block),
-                        index: 0,
-                        bytes: announcement.encode().into(),
-                    };
-                    (*hotkey, record)
-                })
-                .collect::<BTreeMap<_, _>>(),
+            records: Arc::new(
+                records
+                    .iter()
+                    .map(|(hotkey, block, announcement)| {
+                        let record = Record {
+                            block: Block(*block),
+                            index: 0,
+                            bytes: announcement.encode().into(),
+                        };
+                        (*hotkey, record)
+                    })
+                    .collect(),
+            ),
             readings: Default::default(),
         }
     }

@@ -77,7 +77,7 @@ pub(crate) struct Chain {
     places: BTreeMap<Hotkey, usize>,
     participants: Participants,
     changed: bool,
-    records: BTreeMap<Hotkey, Record>,
+    records: Arc<BTreeMap<Hotkey, Record>>,
     /// Epoch and bytes written in it.
     space: BTreeMap<Hotkey, (u64, u64)>,
     served: BTreeMap<Hotkey, Block>,
@@ -99,7 +99,7 @@ impl Chain {
             head: Block(0),
             owner: Some(owner),
             participants: Participants::default(),
-            records: BTreeMap::new(),
+            records: Arc::default(),
             readings: Default::default(),
         };
         Self {
@@ -108,7 +108,7 @@ impl Chain {
             places: BTreeMap::new(),
             participants: Participants::default(),
             changed: true,
-            records: BTreeMap::new(),
+            records: Arc::default(),
             space: BTreeMap::new(),
             served: BTreeMap::new(),
             pending: Vec::new(),
@@ -220,7 +220,7 @@ impl Chain {
             head: block,
             owner: Some(self.owner),
             participants: self.participants.clone(),
-            records: self.records.clone(),
+            records: Arc::clone(&self.records),
             readings: Default::default(),
         }));
         while self.history.len() > self.kept {
@@ -251,7 +251,9 @@ impl Chain {
 
     fn restore(&mut self, overwritten: Overwritten) {
         match overwritten {
-            Overwritten::Record(hotkey, before) => put(&mut self.records, hotkey, before),
+            Overwritten::Record(hotkey, before) => {
+                put(Arc::make_mut(&mut self.records), hotkey, before);
+            }
             Overwritten::Space(hotkey, before) => put(&mut self.space, hotkey, before),
             Overwritten::Weights(hotkey, before) => {
                 if let Some(participant) = self.participant(hotkey) {
@@ -296,7 +298,7 @@ impl Chain {
                     index,
                     bytes: bytes.into(),
                 };
-                let before = self.records.insert(hotkey, record);
+                let before = Arc::make_mut(&mut self.records).insert(hotkey, record);
                 self.overwrites(Overwritten::Record(hotkey, before));
             }
             Write::Weights => {

@@ -2,11 +2,11 @@
 //! put in. Time is whole microseconds since the run began; nothing is ever put into the past.
 //!
 //! ```text
-//! soon: a heap of what is due in the current bucket     later: one unsorted list for each bucket after it
+//! soon: the current bucket, sorted     added: what has been put into it since     later: unsorted lists
 //! ```
 //!
-//! A hundred thousand things wait, most of them for a while: only those that are due next are kept in
-//! order, and they fit into the cache.
+//! A hundred thousand things wait, most of them for a while: only those that are due next are put in
+//! order, all at once, and they fit into the cache.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -33,8 +33,10 @@ const BUCKET: Micros = 4_096;
 /// Things that are due at some time.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
-    soon: BinaryHeap<Entry<T>>,
-    /// By bucket, all of them after the one that is `soon`.
+    /// The earliest last.
+    soon: Vec<Entry<T>>,
+    added: BinaryHeap<Entry<T>>,
+    /// By bucket, all of them after the current one.
     later: BTreeMap<u64, Vec<Entry<T>>>,
     bucket: u64,
     now: Micros,
@@ -53,7 +55,8 @@ struct Entry<T> {
 impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self {
-            soon: BinaryHeap::new(),
+            soon: Vec::new(),
+            added: BinaryHeap::new(),
             later: BTreeMap::new(),
             bucket: 0,
             now: 0,
@@ -91,7 +94,7 @@ impl<T> Queue<T> {
         let bucket = entry.due / BUCKET;
         match bucket > self.bucket {
             true => self.later.entry(bucket).or_default().push(entry),
-            false => self.soon.push(entry),
+            false => self.added.push(entry),
         }
         self.waiting += 1;
         self.longest = self.longest.max(self.waiting);
@@ -99,12 +102,15 @@ impl<T> Queue<T> {
 
     /// Takes out what is due next, and moves on to its time.
     pub(crate) fn next(&mut self) -> Option<T> {
-        if self.soon.is_empty() {
-            let (bucket, entries) = self.later.pop_first()?;
-            self.bucket = bucket;
-            self.soon = BinaryHeap::from(entries);
+        if self.soon.is_empty() && self.added.is_empty() {
+            (self.bucket, self.soon) = self.later.pop_first()?;
+            self.soon.sort_unstable();
         }
-        let Entry { due, what, .. } = self.soon.pop()?;
+        let Entry { due, what, .. } = match (self.soon.last(), self.added.peek()) {
+            (Some(soon), Some(added)) if soon < added => self.added.pop()?,
+            (None, _) => self.added.pop()?,
+            _ => self.soon.pop()?,
+        };
         self.now = due;
         self.waiting -= 1;
         Some(what)
@@ -112,7 +118,7 @@ impl<T> Queue<T> {
 }
 
 impl<T> Ord for Entry<T> {
-    /// The heap gives out its greatest entry first: the earliest is the greatest.
+    /// The greatest entry is given out first: the earliest is the greatest.
     fn cmp(&self, other: &Self) -> Ordering {
         (other.due, other.sequence).cmp(&(self.due, self.sequence))
     }

@@ -350,7 +350,10 @@ fn a_changed_score_or_vote_is_found_in_its_cycle() {
                 measured.utility *= 2.0;
             }
             let bytes = Announcement::Scored(report).encode();
-            snapshot.records.get_mut(&hotkey).unwrap().bytes = bytes.into();
+            Arc::make_mut(&mut snapshot.records)
+                .get_mut(&hotkey)
+                .unwrap()
+                .bytes = bytes.into();
         }
     });
     assert!(
@@ -366,7 +369,10 @@ fn a_changed_score_or_vote_is_found_in_its_cycle() {
             if let Some((_, Announcement::Voted(mut vote))) = snapshot.announcement(hotkey) {
                 vote.fallback = StateId([9; 32]);
                 let bytes = Announcement::Voted(vote).encode();
-                snapshot.records.get_mut(&hotkey).unwrap().bytes = bytes.into();
+                Arc::make_mut(&mut snapshot.records)
+                    .get_mut(&hotkey)
+                    .unwrap()
+                    .bytes = bytes.into();
             }
         }
     });

@@ -127,7 +127,7 @@ impl Network {
             head: Block(0),
             owner: Some(owner),
             participants: cast.participants.into_iter().collect(),
-            records: BTreeMap::new(),
+            records: Arc::default(),
             readings: Default::default(),
         };
         Self {
@@ -185,7 +185,7 @@ impl Network {
         next.hash = BlockHash::of(&next.hash.0);
         for (index, (hotkey, bytes)) in self.pending.drain(..).enumerate() {
             let index = u32::try_from(index).unwrap();
-            next.records.insert(
+            Arc::make_mut(&mut next.records).insert(
                 hotkey,
                 Record {
                     block: next.block,

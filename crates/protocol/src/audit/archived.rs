@@ -112,7 +112,7 @@ fn snapshot(
         head: at.number,
         owner: None,
         participants: participants.clone(),
-        records,
+        records: Arc::new(records),
         readings: Default::default(),
     })
 }
