@@ -66,6 +66,9 @@ pub(crate) struct CurveLearner {
     points: NameMap<BlobId, Option<(GroupId, Point)>>,
 }
 
+/// Sums of a product that are taken side by side; a point is a whole number of them wide.
+const LANES: usize = 8;
+
 /// Points kept: more than two cycles of the largest scenario have.
 const MOST_POINTS: usize = 100_000;
 
@@ -169,7 +172,7 @@ impl CurveLearner {
                 originals.entry(read.group).or_default().push(read);
             }
         }
-        let mut draws = BTreeMap::new();
+        let mut measured = BTreeMap::new();
         let mut findings = Vec::with_capacity(job.updates.len());
         for candidate in &job.updates {
             if head() >= job.stop_at {
@@ -178,9 +181,14 @@ impl CurveLearner {
                 continue;
             }
             let base = self.place(&groups, candidate.group);
-            let draw = draws.entry(candidate.group).or_insert_with(|| {
-                let count = self.manifest.rules.scoring.sequences;
-                Draw::new((candidate.group, job.cycle), &job.seed, u64::from(count))
+            let measuring = measured.entry(candidate.group).or_insert_with(|| {
+                let count = u64::from(self.manifest.rules.scoring.sequences);
+                let draw = Draw::new((candidate.group, job.cycle), &job.seed, count);
+                Measuring {
+                    before: draw.losses(&base),
+                    draw,
+                    base,
+                }
             });
             let reference = groups.iter().find(|state| state.group == candidate.group);
             let reference = reference.and_then(|state| state.reference_norm);
@@ -190,7 +198,7 @@ impl CurveLearner {
                 Ok(read) => match self.refuse(&read, reference, known) {
                     Some(finding) => finding,
                     None => {
-                        let finding = draw.measure(&base, &read.point)?;
+                        let finding = measuring.measure(&read.point)?;
                         known.push(read);
                         finding
                     }
@@ -443,14 +451,22 @@ impl Draw {
         };
         own.chain(others).map(loss).collect()
     }
+}
 
-    fn measure(&self, base: &Point, update: &Point) -> Option<Finding> {
-        let before = self.losses(base);
-        let after = self.losses(&sum(base, update));
-        match utility(&before, &after) {
+/// Where a group stands, and what its sequences lose there.
+struct Measuring {
+    draw: Draw,
+    base: Point,
+    before: Vec<SequenceLoss>,
+}
+
+impl Measuring {
+    fn measure(&self, update: &Point) -> Option<Finding> {
+        let after = self.draw.losses(&sum(&self.base, update));
+        match utility(&self.before, &after) {
             Ok(measurement) => Some(Finding::Measured {
                 measurement,
-                loss_before: mean_loss(&before)?,
+                loss_before: mean_loss(&self.before)?,
                 loss_after: mean_loss(&after)?,
             }),
             Err(Unmeasured::NonFiniteLoss) => Some(Finding::Refused {
@@ -491,9 +507,19 @@ fn distance(place: &Point, target: &[f64; WIDTH]) -> f64 {
         .sum()
 }
 
+/// Every update is held against every other one: eight sums side by side, added up in pairs, take a
+/// processor an eighth of the time of one, and are the same on each.
 fn product(a: &Point, b: &Point) -> f64 {
-    let sum: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
-    f64::from(sum)
+    let (a, _) = a.as_chunks::<LANES>();
+    let (b, _) = b.as_chunks::<LANES>();
+    let mut sums = [0.0_f32; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
+        }
+    }
+    let [s0, s1, s2, s3, s4, s5, s6, s7] = sums;
+    f64::from(((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7)))
 }
 
 /// The smallest norm such that it and all smaller ones hold at least half of the weight.
@@ -563,7 +589,12 @@ mod tests {
         half.iter_mut()
             .zip(draw.target)
             .for_each(|(value, target)| *value = single(0.5 * target));
-        let gain = |update: &Point| match draw.measure(&base, update) {
+        let measuring = Measuring {
+            before: draw.losses(&base),
+            draw,
+            base,
+        };
+        let gain = |update: &Point| match measuring.measure(update) {
             Some(Finding::Measured { measurement, .. }) => measurement.significant_gain(1.0),
             other => panic!("{other:?}"),
         };
