@@ -142,7 +142,8 @@ impl Network {
             head: self.block,
             owner: Some(self.nodes[0].hotkey()),
             participants: (0..).zip(&self.nodes).map(participant).collect(),
-            records: self.records.clone(),
+            records: Arc::new(self.records.clone()),
+            readings: Default::default(),
         }
     }
 
@@ -151,7 +152,7 @@ impl Network {
         let answer = match effect {
             Effect::Fetch(fetch) => self.fetched(&fetch),
             Effect::Store { bytes } => {
-                self.documents.insert(BlobId::of(&bytes), bytes);
+                self.documents.insert(BlobId::of(&bytes), bytes.to_vec());
                 return;
             }
             Effect::Announce { announcement } => {
@@ -187,7 +188,7 @@ impl Network {
                 entropy: [node as u8; 16],
             },
             Effect::Issue(receipt) => {
-                self.receipts.push(receipt);
+                self.receipts.push(*receipt);
                 return;
             }
             Effect::AskReceipt { cycle, .. } => {

@@ -361,6 +361,7 @@ fn snapshot(block: u64, task: &[u8]) -> Snapshot {
         head: Block(block),
         owner: Some(OWNER),
         participants: std::iter::once(participant).collect(),
-        records: BTreeMap::from([(OWNER, record)]),
+        records: BTreeMap::from([(OWNER, record)]).into(),
+        readings: Default::default(),
     }
 }

@@ -77,3 +77,63 @@ impl Miner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::announcement::Announcement;
+    use crate::ids::{BlockHash, Hotkey};
+    use crate::snapshot::Record;
+
+    const OWNER: Hotkey = Hotkey([1; 32]);
+    const TASK: BlobId = BlobId([2; 32]);
+
+    fn snapshot(block: u64, task: BlobId, participants: &Participants) -> Snapshot {
+        let record = Record {
+            block: Block(1),
+            index: 0,
+            bytes: Announcement::Task { task }.encode().into(),
+        };
+        Snapshot {
+            block: Block(block),
+            hash: BlockHash([0; 32]),
+            head: Block(block),
+            owner: Some(OWNER),
+            participants: participants.clone(),
+            records: Arc::new(BTreeMap::from([(OWNER, record)])),
+            readings: Default::default(),
+        }
+    }
+
+    /// What should not pass: a block that is missing its predecessor, that comes after others, in which
+    /// the schedule asks something, somebody moved, or another task is announced.
+    #[test]
+    fn only_blocks_that_say_the_same_as_the_last_one_pass() {
+        let everyone: Participants = [].into_iter().collect();
+        let idle = Idle {
+            until: Block(20),
+            last: Block(10),
+            participants: everyone.clone(),
+            task: TASK,
+        };
+        assert!(idle.covers(&snapshot(11, TASK, &everyone)));
+        assert!(!idle.covers(&snapshot(12, TASK, &everyone)));
+        assert!(!idle.covers(&snapshot(10, TASK, &everyone)));
+        let behind = Snapshot {
+            head: Block(15),
+            ..snapshot(11, TASK, &everyone)
+        };
+        assert!(!idle.covers(&behind));
+        let others: Participants = [].into_iter().collect();
+        assert!(!idle.covers(&snapshot(11, TASK, &others)));
+        assert!(!idle.covers(&snapshot(11, BlobId([3; 32]), &everyone)));
+        let due = Idle {
+            until: Block(11),
+            ..idle
+        };
+        assert!(!due.covers(&snapshot(11, TASK, &everyone)));
+    }
+}
