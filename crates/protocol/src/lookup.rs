@@ -1,16 +1,17 @@
 //! A table that is only looked up in: it cannot be listed, so the order that its entries do not have
 //! decides nothing.
 //!
-//! For tables of thousands that are asked thousands of times. Keys are hashed with a secret of the
-//! process, so that whoever chooses names cannot make them collide.
+//! For tables of thousands that are asked thousands of times. Keys are hashed without a secret, for
+//! nothing here is random: whoever grinds names that collide makes as many as it has hotkeys, one a
+//! cycle, and looking through those takes no time.
+
+use std::hash::{BuildHasherDefault, DefaultHasher, Hash};
 
 #[expect(
     clippy::disallowed_types,
     reason = "never listed: the order of its entries cannot matter"
 )]
-type Table<Key, Value> = std::collections::HashMap<Key, Value>;
-
-use std::hash::Hash;
+type Table<Key, Value> = std::collections::HashMap<Key, Value, BuildHasherDefault<DefaultHasher>>;
 
 /// Values by key.
 #[derive(Debug, Clone)]

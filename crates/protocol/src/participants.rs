@@ -79,13 +79,11 @@ impl Participants {
         })
     }
 
-    /// The addresses of those, but for one of them, beginning with the one in this place and going
-    /// round.
-    pub(crate) fn ring(&self, first: usize, except: Hotkey) -> impl Iterator<Item = Endpoint> {
+    /// The same, beginning with the one in this place and going round.
+    pub(crate) fn ring(&self, first: usize) -> impl Iterator<Item = (Hotkey, Endpoint)> {
         let (before, after) = self.0.serving.split_at(first.min(self.0.serving.len()));
-        let others = after.iter().chain(before);
-        let others = others.filter(move |serving| serving.hotkey != except);
-        others.map(|serving| serving.endpoint)
+        let all = after.iter().chain(before);
+        all.map(|serving| (serving.hotkey, serving.endpoint))
     }
 
     /// How many have a permit and an address.

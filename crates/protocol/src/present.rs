@@ -150,10 +150,7 @@ impl Prepared {
         if missing == 0 {
             return;
         }
-        let ring: Vec<(Hotkey, Endpoint)> = now
-            .receivers(self.update)
-            .map(|(participant, endpoint)| (participant.hotkey, endpoint))
-            .collect();
+        let ring: Vec<(Hotkey, Endpoint)> = now.receivers(self.update).collect();
         let attempt = |to: &Hotkey| self.deliveries.get(to);
         let untried = ring.iter().filter(|(to, _)| attempt(to).is_none());
         let again = ring.iter().filter(

@@ -139,10 +139,8 @@ impl Snapshot {
 
     /// Validators in the order in which an update is offered to them and asked for: by stake, beginning
     /// with another one for each update (P-16).
-    pub fn receivers(&self, update: BlobId) -> impl Iterator<Item = (&Participant, Endpoint)> {
-        let serving = self.participants.serving();
-        let all = self.participants.count_serving();
-        serving.cycle().skip(self.first_receiver(update)).take(all)
+    pub fn receivers(&self, update: BlobId) -> impl Iterator<Item = (Hotkey, Endpoint)> {
+        self.participants.ring(self.first_receiver(update))
     }
 
     fn first_receiver(&self, update: BlobId) -> usize {
@@ -159,7 +157,10 @@ impl Snapshot {
             .serving_owner()
             .filter(|(owner, _)| owner.hotkey != except);
         let mut servers = Vec::with_capacity(self.participants.count_serving() + 1);
-        servers.extend(self.participants.ring(self.first_receiver(update), except));
+        let others = self
+            .receivers(update)
+            .filter(|(hotkey, _)| *hotkey != except);
+        servers.extend(others.map(|(_, endpoint)| endpoint));
         servers.extend(owner.map(|(_, endpoint)| endpoint));
         servers.into()
     }
