@@ -187,8 +187,8 @@ impl Network {
                 outcome: outcome(node, hotkey, job),
                 entropy: [node as u8; 16],
             },
-            Effect::Issue(receipt) => {
-                self.receipts.push(*receipt);
+            Effect::Issue(receipts) => {
+                self.receipts.extend(receipts.iter());
                 return;
             }
             Effect::AskReceipt { cycle, .. } => {

@@ -239,7 +239,7 @@ impl<C: Chain + 'static> Driver<C> {
                 self.carry_out(effect.clone())?;
             }
         }
-        self.issuer.issue_again(steps, &self.ports.receipts);
+        self.issuer.issue_again(steps);
         Ok(())
     }
 
@@ -268,7 +268,7 @@ impl<C: Chain + 'static> Driver<C> {
                 }
             }
             Effect::Answer { ticket, answer } => self.answer(ticket, answer),
-            Effect::Issue(receipt) => self.issuer.issue(receipt),
+            Effect::Issue(receipts) => self.issuer.issue(receipts),
             Effect::AskReceipt { cycle, from } => self.ask_receipt(cycle, from),
             Effect::Tell(milestone) => debug!(target: "driver", ?milestone),
         }

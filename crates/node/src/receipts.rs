@@ -85,12 +85,6 @@ impl Receipts {
             .map_err(io(&folder, "sync"))
     }
 
-    /// Whether there is a receipt.
-    #[must_use]
-    pub fn has(&self, cycle: Cycle, hotkey: &Hotkey) -> bool {
-        self.path(cycle, hotkey).is_file()
-    }
-
     /// The JSON of a receipt, if there is one.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use crate::conduct::Misconduct;
 use crate::consensus::Verdict;
 use crate::ids::{BlobId, Block, Cycle, Hotkey, StateId, Uid};
 use crate::job::{Finding, Job, Outcome, Trained};
-use crate::receipt::Receipt;
+use crate::receipt::{CycleReceipts, Receipt};
 use crate::received::ReceivedDocument;
 use crate::review::Reviewed;
 use crate::rewards::CycleRewards;
@@ -165,8 +165,8 @@ pub enum Effect {
         /// The answer.
         answer: UploadAnswer,
     },
-    /// Sign a receipt and serve it.
-    Issue(Box<Receipt>),
+    /// Sign a cycle's receipts and serve them.
+    Issue(Box<CycleReceipts>),
     /// Ask validators for their receipt for our submission, until one has it.
     AskReceipt {
         /// The cycle.

@@ -46,12 +46,13 @@ pub fn cycle_rewards(verdicts: &[Verdict], groups: &[GroupId]) -> CycleRewards {
 }
 
 /// Where a submission stands among those of its group.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Standing {
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standing {
     /// One more than the number of submissions with more weight.
-    pub(crate) rank: u32,
+    pub rank: u32,
     /// Its share of the cycle's reward.
-    pub(crate) reward: f64,
+    pub reward: f64,
 }
 
 /// The standing of each verdict's submission, in their order.

@@ -19,9 +19,10 @@ use crate::ids::{BlobId, Block, BlockHash, Cycle, GroupId, Hotkey, StateId};
 use crate::lineage::{self, Earlier};
 use crate::manifest::{BlockRef, CycleArchive, Document, MergedUpdate, StateManifest};
 use crate::memo::{Memo, SharedKey};
+use crate::receipt::Graded;
 use crate::received::ReadState;
 use crate::review::{Docket, Past, Reviewed};
-use crate::rewards::{CycleRewards, History, Standing, cycle_rewards, standings};
+use crate::rewards::{CycleRewards, History, cycle_rewards, standings};
 use crate::rules::{RewardRules, Rules};
 use crate::schedule::{Schedule, Window};
 use crate::seed::{Draw, seed};
@@ -100,7 +101,8 @@ pub(crate) type Judged = (Arc<Judgement>, Arc<Archived>);
 pub(crate) struct Judgement {
     pub(crate) quorum: bool,
     pub(crate) verdicts: Vec<Verdict>,
-    pub(crate) standings: Vec<Standing>,
+    /// The same with what followed from each, for receipts.
+    pub(crate) graded: Arc<Graded>,
     pub(crate) rewards: CycleRewards,
     /// The name of the document that says what it was read from.
     pub(crate) archive: BlobId,
@@ -509,7 +511,7 @@ impl Round {
         blame(&mut faults, outliers, Misconduct::ReportOutlier);
         Some(Judgement {
             quorum,
-            standings: standings(&verdicts, &rewards),
+            graded: Arc::new(Graded::new(&verdicts, standings(&verdicts, &rewards))),
             rewards,
             verdicts,
             archive,

@@ -36,9 +36,9 @@ impl Simulation {
             } => self.deliver(id, (cycle, blob), to),
             Effect::Run(job) => self.start_job(id, job),
             Effect::Answer { ticket, answer } => self.answer(ticket, answer),
-            Effect::Issue(receipt) => {
-                self.traffic.receipts += 1;
-                self.nodes[id.place()].issued.keep(receipt);
+            Effect::Issue(receipts) => {
+                self.traffic.receipts += receipts.count() as u64;
+                self.nodes[id.place()].issue(receipts);
             }
             Effect::AskReceipt { cycle, from } => self.ask_receipt(id, cycle, &from),
             // For people; the monitor has read it already.

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use connito_protocol::event::{Effect, Event};
 use connito_protocol::ids::{BlobId, Block, Cycle, Hotkey};
 use connito_protocol::machine::{Character, Machine, Step};
-use connito_protocol::receipt::Receipt;
+use connito_protocol::receipt::{CycleReceipts, Receipt};
 
 use crate::adversary::{HostileMiner, HostileValidator, Policy};
-use crate::names::{NameMap, NameSet};
+use crate::names::NameSet;
 use crate::network::NodeId;
 use crate::queue::Micros;
 use crate::random::Random;
@@ -121,8 +121,9 @@ pub(crate) struct Node {
     /// Kept only of those that may crash, and of a few whose replay is checked at the end.
     pub(crate) journal: Option<Vec<Step>>,
     pub(crate) holds: NameSet<BlobId>,
-    /// On its disk, like its blobs: a restart does not lose them.
-    pub(crate) issued: Issued,
+    /// The receipts that a validator serves: those of the newest cycle that it judged, for nobody asks
+    /// for an older one (P-42). On its disk, like its blobs: a restart does not lose them.
+    pub(crate) issued: Option<Box<CycleReceipts>>,
     /// The last block that it took in and that still stands; none before its first.
     pub(crate) seen: Option<Block>,
     /// Whether a fork has taken back what it took in last, and it has not heard of that yet.
@@ -147,32 +148,6 @@ pub(crate) struct Node {
     pub(crate) fetching: (u32, u32),
 }
 
-/// The receipts that a validator serves: those of the newest cycle that it judged, for nobody asks for
-/// an older one (P-42).
-#[derive(Debug, Default)]
-pub(crate) struct Issued {
-    cycle: Cycle,
-    /// By miner; boxed, for a table keeps places free.
-    receipts: NameMap<Hotkey, Box<Receipt>>,
-}
-
-impl Issued {
-    pub(crate) fn keep(&mut self, receipt: Box<Receipt>) {
-        if receipt.cycle > self.cycle {
-            self.cycle = receipt.cycle;
-            self.receipts.clear();
-        }
-        if receipt.cycle == self.cycle {
-            self.receipts.insert(receipt.hotkey, receipt);
-        }
-    }
-
-    pub(crate) fn of(&self, cycle: Cycle, hotkey: Hotkey) -> Option<&Receipt> {
-        let receipt = self.receipts.get(&hotkey).map(Box::as_ref);
-        receipt.filter(|receipt| receipt.cycle == cycle)
-    }
-}
-
 /// Why a restart did not lead back to where the last life ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Diverged {
@@ -187,6 +162,20 @@ impl Node {
 
     pub(crate) fn is_up(&self) -> bool {
         self.machine.is_some()
+    }
+
+    /// Keeps receipts, unless there are newer ones.
+    pub(crate) fn issue(&mut self, receipts: Box<CycleReceipts>) {
+        let kept = self.issued.as_ref();
+        if kept.is_none_or(|kept| kept.cycle <= receipts.cycle) {
+            self.issued = Some(receipts);
+        }
+    }
+
+    /// What it serves a miner for a cycle.
+    pub(crate) fn receipt(&self, cycle: Cycle, hotkey: Hotkey) -> Option<Receipt> {
+        let issued = self.issued.as_ref();
+        issued.filter(|issued| issued.cycle == cycle)?.of(hotkey)
     }
 
     /// Blocks after this one were taken back.

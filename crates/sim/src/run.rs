@@ -234,7 +234,7 @@ impl Simulation {
             machine: Some(Machine::new(&member.character)),
             journal: None,
             holds: Default::default(),
-            issued: Default::default(),
+            issued: None,
             seen: None,
             stands_on_air: false,
             life: 0,

@@ -199,8 +199,8 @@ fn effect_in_words(effect: &Effect) -> String {
             }
         },
         Effect::Answer { answer, .. } => format!("answer {answer:?}"),
-        Effect::Issue(receipt) => {
-            format!("receipt for {}: {}", receipt.hotkey.short(), receipt.code)
+        Effect::Issue(receipts) => {
+            format!("{} receipts of cycle {}", receipts.count(), receipts.cycle)
         }
         Effect::AskReceipt { cycle, from } => {
             format!(

@@ -224,7 +224,7 @@ impl Simulation {
                 }
             };
             after += 2 * self.network.latency();
-            receipt = self.nodes[server.place()].issued.of(cycle, hotkey).cloned();
+            receipt = self.nodes[server.place()].receipt(cycle, hotkey);
             if receipt.is_some() {
                 break;
             }

@@ -271,9 +271,11 @@ impl Network {
                 return;
             }
             Effect::AskReceipt { cycle, from } => self.ask_receipt(hotkey, cycle, &from),
-            Effect::Issue(receipt) => {
-                let key = (hotkey, receipt.cycle, receipt.hotkey);
-                self.issued.insert(key, *receipt);
+            Effect::Issue(receipts) => {
+                for receipt in receipts.iter() {
+                    let key = (hotkey, receipt.cycle, receipt.hotkey);
+                    self.issued.insert(key, receipt);
+                }
                 return;
             }
             Effect::SetWeights { weights } => {

@@ -8,15 +8,13 @@ use std::sync::Arc;
 
 use super::{MAXIMUM_ATTEMPTS, Validator};
 use crate::announcement::{Announcement, Mirrored};
-use crate::consensus::Verdict;
 use crate::event::{Effect, Effects};
 use crate::ids::{Block, Hotkey};
 use crate::job::{Candidate, Job, ScoreJob};
 use crate::manifest::BlockRef;
 use crate::reason::ReasonCode;
-use crate::receipt::Receipt;
+use crate::receipt::CycleReceipts;
 use crate::report::{Entry, ScoreReport};
-use crate::rewards::Standing;
 use crate::schedule::Window;
 use crate::seed::{Draw, seed};
 use crate::submission;
@@ -192,29 +190,16 @@ impl Validator {
         else {
             return;
         };
-        let (judgement, seeded) = (Arc::clone(judgement), seeded.hash);
+        let receipts = CycleReceipts {
+            cycle: self.work.cycle,
+            base,
+            seed: seed(Draw::Scoring, seeded.hash, self.work.cycle),
+            validator: self.follower.identity.hotkey,
+            graded: Arc::clone(&judgement.graded),
+            own: self.work.scored.clone().unwrap_or_default(),
+        };
         self.work.receipts_issued = true;
         self.follower.keep_archive(effects);
-        let own = self.work.scored.as_ref();
-        let seed = seed(Draw::Scoring, seeded, self.work.cycle);
-        let receipt = |(verdict, standing): (&Verdict, &Standing)| {
-            Effect::Issue(Box::new(Receipt {
-                cycle: self.work.cycle,
-                hotkey: verdict.hotkey,
-                group: verdict.group,
-                base,
-                seed,
-                update: verdict.update,
-                code: verdict.code,
-                measurement: verdict.measurement,
-                weight: verdict.weight,
-                reward: standing.reward,
-                rank: standing.rank,
-                validator: self.follower.identity.hotkey,
-                own: own.and_then(|own| own.get(&verdict.hotkey)).copied(),
-            }))
-        };
-        let verdicts = judgement.verdicts.iter().zip(&judgement.standings);
-        effects.extend(verdicts.map(receipt));
+        effects.push(Effect::Issue(Box::new(receipts)));
     }
 }
