@@ -27,7 +27,7 @@ pub mod ids;
 pub mod job;
 mod library;
 pub mod lineage;
-mod lookup;
+pub mod lookup;
 pub mod machine;
 pub mod manifest;
 mod memo;

@@ -1,17 +1,45 @@
 //! A table that is only looked up in: it cannot be listed, so the order that its entries do not have
 //! decides nothing.
 //!
-//! For tables of thousands that are asked thousands of times. Keys are hashed without a secret, for
-//! nothing here is random: whoever grinds names that collide makes as many as it has hotkeys, one a
-//! cycle, and looking through those takes no time.
+//! For tables of thousands that are asked thousands of times. Keys are hashes already, or public keys
+//! that are spread as evenly: a few of their bytes are as good as another hash of all of them. Whoever
+//! grinds names that collide makes as many as it has hotkeys, one a cycle, and looking through those
+//! takes no time.
 
-use std::hash::{BuildHasherDefault, DefaultHasher, Hash};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 #[expect(
     clippy::disallowed_types,
     reason = "never listed: the order of its entries cannot matter"
 )]
-type Table<Key, Value> = std::collections::HashMap<Key, Value, BuildHasherDefault<DefaultHasher>>;
+type Table<Key, Value> = std::collections::HashMap<Key, Value, BuildHasherDefault<NameHasher>>;
+
+/// Odd, and near 2⁶⁴ divided by the golden ratio: consecutive numbers land far apart.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Takes the first eight bytes of a name as its hash.
+#[derive(Debug, Default)]
+pub struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 ^= u64::from_le_bytes(*first);
+        }
+    }
+
+    /// Numbers that were given out one after the other.
+    fn write_u64(&mut self, number: u64) {
+        self.0 ^= number.wrapping_mul(SPREAD);
+    }
+
+    /// How long a name is does not tell it from others.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// Values by key.
 #[derive(Debug, Clone)]

@@ -116,9 +116,9 @@ impl Snapshot {
 
     /// Every announcement, in the order of the hotkeys.
     pub fn announcements(&self) -> impl Iterator<Item = (Hotkey, &Record, Announcement)> {
-        self.records.keys().filter_map(|hotkey| {
-            self.announcement(*hotkey)
-                .map(|(record, announcement)| (*hotkey, record, announcement))
+        self.records.iter().filter_map(|(hotkey, record)| {
+            let announcement = Announcement::decode(&record.bytes)?;
+            Some((*hotkey, record, announcement))
         })
     }
 
@@ -143,26 +143,23 @@ impl Snapshot {
         self.participants.ring(self.first_receiver(update))
     }
 
-    fn first_receiver(&self, update: BlobId) -> usize {
+    /// The place in the ring of receivers that an update begins with.
+    pub(crate) fn first_receiver(&self, update: BlobId) -> usize {
         let all = self.participants.count_serving();
         let drawn = update.0.first_chunk::<8>().copied().unwrap_or_default();
         let first = (u128::from(u64::from_le_bytes(drawn)) * all as u128) >> 64;
         usize::try_from(first).unwrap_or(0)
     }
 
-    /// The servers of [`Snapshot::servers`], those first that the update was uploaded to.
-    #[must_use]
-    pub fn servers_of_update(&self, update: BlobId, except: Hotkey) -> Arc<[Endpoint]> {
+    /// The servers of [`Snapshot::servers`] for an update that was uploaded to this receiver first.
+    pub(crate) fn servers_from(&self, first_receiver: usize, except: Hotkey) -> Arc<[Endpoint]> {
         let owner = self
             .serving_owner()
-            .filter(|(owner, _)| owner.hotkey != except);
-        let mut servers = Vec::with_capacity(self.participants.count_serving() + 1);
-        let others = self
-            .receivers(update)
-            .filter(|(hotkey, _)| *hotkey != except);
-        servers.extend(others.map(|(_, endpoint)| endpoint));
-        servers.extend(owner.map(|(_, endpoint)| endpoint));
-        servers.into()
+            .map(|(owner, endpoint)| (owner.hotkey, endpoint));
+        let receivers = self.participants.ring(first_receiver);
+        let servers = receivers.chain(owner);
+        let others = servers.filter(|(hotkey, _)| *hotkey != except);
+        others.map(|(_, endpoint)| endpoint).collect()
     }
 
     /// The owner, where it serves and has no permit to validate.

@@ -4,7 +4,7 @@
 //! Inputs are documents as they come in and the names that a role wants; outputs are requests, each to
 //! the servers that the chain names. Which names those are, the rest of the follower and the roles know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Follower, OLDER_STATES, Reads};
@@ -86,13 +86,18 @@ impl Follower {
         }
         let (now, own) = (Arc::clone(now), self.identity.hotkey);
         let mut servers = None;
+        // Hundreds of updates, and as many orders as there are servers.
+        let mut in_order = BTreeMap::new();
         for wanted in due {
-            let sources = match wanted.form {
-                Form::Update => now.servers_of_update(wanted.blob, own),
-                Form::Document | Form::Blob => {
-                    Arc::clone(servers.get_or_insert_with(|| now.servers(own)))
+            let servers = match wanted.form {
+                Form::Update => {
+                    let first = now.first_receiver(wanted.blob);
+                    let from = || now.servers_from(first, own);
+                    in_order.entry(first).or_insert_with(from)
                 }
+                Form::Document | Form::Blob => servers.get_or_insert_with(|| now.servers(own)),
             };
+            let sources = Arc::clone(servers);
             self.library.want(wanted, (block, sources), effects);
         }
     }
