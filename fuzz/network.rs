@@ -197,6 +197,8 @@ impl Network {
                 let receipt = self.receipts.iter().find(is_ours).cloned().map(Box::new);
                 Event::Receipt { cycle, receipt }
             }
+            // Documents are everybody's here.
+            Effect::Forget { .. } => return,
             Effect::SetWeights { .. } | Effect::Answer { .. } | Effect::Tell(_) => return,
         };
         self.heard.push_back((node, answer));

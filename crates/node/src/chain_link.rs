@@ -476,6 +476,7 @@ fn operation(effect: &Effect) -> Option<Op> {
         })),
         Effect::Fetch(_)
         | Effect::Store { .. }
+        | Effect::Forget { .. }
         | Effect::Deliver { .. }
         | Effect::Run(_)
         | Effect::Answer { .. }

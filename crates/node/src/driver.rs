@@ -29,7 +29,7 @@ use connito_protocol::machine::{Character, Machine, Step};
 use connito_protocol::manifest::{Document, StateManifest};
 use connito_protocol::snapshot::Endpoint;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::blobs::{BlobError, DiskBlobs};
 use crate::chain_link::{Told, Writer, feed, sentence};
@@ -231,11 +231,11 @@ impl<C: Chain + 'static> Driver<C> {
         Ok(())
     }
 
-    /// Carries out again what the process may have died before: the documents of the last step, and
-    /// receipts. `Started` asks again for everything else.
+    /// Carries out again what the process may have died before: what the last step stored or dropped,
+    /// and receipts. `Started` asks again for everything else.
     fn finish_last_step(&mut self, steps: &[Step]) -> Result<(), DriverError> {
         for effect in steps.last().into_iter().flat_map(|step| &step.effects) {
-            if matches!(effect, Effect::Store { .. }) {
+            if matches!(effect, Effect::Store { .. } | Effect::Forget { .. }) {
                 self.carry_out(effect.clone())?;
             }
         }
@@ -249,6 +249,7 @@ impl<C: Chain + 'static> Driver<C> {
             Effect::Store { bytes } => {
                 self.ports.blobs.put(&bytes).map_err(DriverError::Store)?;
             }
+            Effect::Forget { blobs } => self.forget(&blobs),
             Effect::Announce { .. } | Effect::SetWeights { .. } | Effect::Serve { .. } => {
                 self.writer.write(&effect);
             }
@@ -273,6 +274,15 @@ impl<C: Chain + 'static> Driver<C> {
             Effect::Tell(milestone) => debug!(target: "driver", ?milestone),
         }
         Ok(())
+    }
+
+    /// Drops blobs. One that the disk does not let go of costs its space and nothing else.
+    fn forget(&self, blobs: &[BlobId]) {
+        for blob in blobs {
+            if let Err(error) = self.ports.blobs.remove(blob) {
+                warn!(target: "driver", %blob, error = %sentence(&error), "a blob could not be dropped");
+            }
+        }
     }
 
     fn fetch(&self, mut fetch: Fetch) {

@@ -130,6 +130,12 @@ pub enum Effect {
         #[serde(with = "hex_bytes")]
         bytes: Arc<[u8]>,
     },
+    /// Drop blobs from the store: nobody here needs them any more, and whoever does after all fetches
+    /// them anew.
+    Forget {
+        /// Which.
+        blobs: Vec<BlobId>,
+    },
     /// Write a record on the chain.
     Announce {
         /// What.
@@ -377,11 +383,6 @@ impl Effects {
     /// Adds one.
     pub fn push(&mut self, effect: Effect) {
         self.0.push(effect);
-    }
-
-    /// Adds many.
-    pub fn extend(&mut self, effects: impl Iterator<Item = Effect>) {
-        self.0.extend(effects);
     }
 
     /// Adds something for people.

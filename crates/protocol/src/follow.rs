@@ -207,8 +207,8 @@ impl Follower {
     }
 
     /// The snapshot and moment to act on; `None` while catching up or before the task begins.
-    pub(crate) fn live(&self) -> Option<(&Snapshot, Moment)> {
-        let now = self.now.as_deref().filter(|now| now.block >= now.head)?;
+    pub(crate) fn live(&self) -> Option<(&Arc<Snapshot>, Moment)> {
+        let now = self.now.as_ref().filter(|now| now.block >= now.head)?;
         let moment = self.task()?.schedule.at(now.block)?;
         Some((now, moment))
     }
@@ -300,10 +300,10 @@ impl Follower {
         !waiting
     }
 
-    /// Notes a block that asks nothing of the role.
-    pub(crate) fn pass(&mut self, snapshot: &Arc<Snapshot>) {
-        self.remember(snapshot.block);
-        self.now = Some(Arc::clone(snapshot));
+    /// Notes blocks that asked nothing of the role, the first of them and the last.
+    pub(crate) fn pass(&mut self, first: Block, last: Arc<Snapshot>) {
+        self.remember(first, last.block);
+        self.now = Some(last);
     }
 
     fn on_block(&mut self, snapshot: &Arc<Snapshot>, effects: &mut Effects) {
@@ -313,7 +313,7 @@ impl Follower {
             // Votes may have been missed: what is canonical must be learnt anew.
             self.forget_what_votes_decided();
         }
-        self.remember(snapshot.block);
+        self.remember(snapshot.block, snapshot.block);
         self.now = Some(Arc::clone(snapshot));
         if self.reading.backlog.is_empty() {
             self.enter_task(snapshot.block, effects);

@@ -5,7 +5,7 @@
 //! store: only then does the machine get to read it. Knows names only: whether bytes match their name
 //! is checked where they arrive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::event::{Effect, Effects, Event, Fetch, Form};
@@ -100,6 +100,11 @@ impl Library {
         self.present.insert(blob, ());
     }
 
+    /// Drops everything that is here and not among these, and says what that is.
+    pub(crate) fn keep_only(&mut self, these: &BTreeSet<BlobId>) -> Vec<BlobId> {
+        self.present.keep_only(these)
+    }
+
     /// Whether every server, asked in block `since` or later, has said that it does not have the
     /// blob. Asked earlier, the answer may be out of date.
     pub(crate) fn is_absent(&self, blob: BlobId, since: Block) -> bool {
@@ -122,15 +127,15 @@ impl Library {
         }
     }
 
-    /// Asks for a blob unless it is here or on its way.
-    pub(crate) fn want(
+    /// Asks for a blob that is due, if there is anybody to ask.
+    pub(crate) fn ask(
         &mut self,
         wanted: Wanted,
         (now, sources): (Block, Arc<[Endpoint]>),
         effects: &mut Effects,
     ) {
         let blob = wanted.blob;
-        if !self.is_due(wanted, now) || sources.is_empty() {
+        if sources.is_empty() {
             return;
         }
         let fetch = Fetch {

@@ -6,6 +6,7 @@
 //! grinds names that collide makes as many as it has hotkeys, one a cycle, and looking through those
 //! takes no time.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 #[expect(
@@ -52,6 +53,18 @@ impl<Key: Eq + Hash, Value> Lookup<Key, Value> {
 
     pub(crate) fn contains(&self, key: &Key) -> bool {
         self.0.contains_key(key)
+    }
+
+    /// Takes out everything that is not among these; gives the keys, in their order.
+    pub(crate) fn keep_only(&mut self, these: &BTreeSet<Key>) -> Vec<Key>
+    where
+        Key: Ord,
+    {
+        let others = self.0.extract_if(|key, _| !these.contains(key));
+        let mut keys: Vec<Key> = others.map(|(key, _)| key).collect();
+        keys.sort_unstable();
+        self.0.shrink_to_fit();
+        keys
     }
 
     /// Enters a value, in the place of an earlier one.

@@ -56,17 +56,17 @@ impl Miner {
 
     /// Takes an event, gives what is to be done.
     pub fn handle(&mut self, event: &Event) -> Effects {
-        if let Event::Block(snapshot) = event
-            && let Some(idle) = self.idle.as_mut().filter(|idle| idle.covers(snapshot))
-        {
-            idle.note(snapshot);
-            debug_assert!(self.clone().take(event).into_vec().is_empty());
-            self.follower.pass(snapshot);
+        if self.lets_pass(event) {
             return Effects::default();
         }
-        let effects = self.take(event);
+        let effects = self.wake_for(event);
         self.idle = self.idle();
         effects
+    }
+
+    fn wake_for(&mut self, event: &Event) -> Effects {
+        self.note_what_passed();
+        self.take(event)
     }
 
     fn take(&mut self, event: &Event) -> Effects {
@@ -213,6 +213,19 @@ impl Miner {
             && self.follower.live().is_some()
         {
             self.follower.tell_ready(effects);
+            self.forget(effects);
+        }
+    }
+
+    /// Drops the states, updates and residuals of the past, once a cycle: a miner serves nobody, and the
+    /// disk that trains a few experts is no archive (P-7).
+    fn forget(&mut self, effects: &mut Effects) {
+        let mut keep = self.follower.blobs_in_use();
+        keep.extend(self.prepared.as_ref().map(|prepared| prepared.update));
+        keep.extend(self.residual.blobs());
+        let blobs = self.follower.library.keep_only(&keep);
+        if !blobs.is_empty() {
+            effects.push(Effect::Forget { blobs });
         }
     }
 

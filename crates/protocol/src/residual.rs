@@ -49,6 +49,13 @@ impl Residual {
         self.kept
     }
 
+    /// Every residual that an update may still start from.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = BlobId> {
+        let proposed = self.proposed.as_ref();
+        let proposed = proposed.and_then(|proposed| proposed.residual);
+        self.kept.into_iter().chain(proposed)
+    }
+
     /// Takes in a new update, in the place of one that no state has listed so far.
     pub(crate) fn on_trained(&mut self, trained: &Trained) {
         if trained.residual_dropped.is_some() {

@@ -26,6 +26,13 @@ impl Simulation {
         match effect {
             Effect::Fetch(fetch) => self.fetch(id, &fetch),
             Effect::Store { bytes } => self.keep(id, bytes),
+            Effect::Forget { blobs } => {
+                let holds = &mut self.nodes[id.place()].holds;
+                for blob in &blobs {
+                    holds.remove(blob);
+                }
+                holds.shrink_to_fit();
+            }
             Effect::Announce { announcement } => {
                 self.write(id, Write::Record(announcement.encode()));
             }

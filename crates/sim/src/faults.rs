@@ -232,7 +232,12 @@ impl Simulation {
         let again: Vec<Effect> = last
             .into_iter()
             .flat_map(|step| &step.effects)
-            .filter(|effect| matches!(effect, Effect::Store { .. } | Effect::Issue(_)))
+            .filter(|effect| {
+                matches!(
+                    effect,
+                    Effect::Store { .. } | Effect::Forget { .. } | Effect::Issue(_)
+                )
+            })
             .cloned()
             .collect();
         for effect in again {

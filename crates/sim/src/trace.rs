@@ -180,6 +180,7 @@ fn effect_in_words(effect: &Effect) -> String {
     match effect {
         Effect::Fetch(fetch) => format!("fetch {}", fetch.blob.short()),
         Effect::Store { bytes } => format!("store {} bytes", bytes.len()),
+        Effect::Forget { blobs } => format!("forget {} blobs", blobs.len()),
         Effect::Announce { announcement } => format!("announce {announcement:?}"),
         Effect::SetWeights { weights } => format!("set {} weights", weights.len()),
         Effect::Serve { endpoint } => format!("serve at {}", endpoint.url()),

@@ -253,6 +253,10 @@ impl Network {
                 node.store.write(&bytes).unwrap();
                 return;
             }
+            Effect::Forget { blobs } => {
+                blobs.into_iter().for_each(|blob| node.store.remove(blob));
+                return;
+            }
             Effect::Deliver {
                 cycle, blob, to, ..
             } => return self.deliver(who, cycle, blob, to),

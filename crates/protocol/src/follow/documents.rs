@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Follower, OLDER_STATES, Reads};
+use super::{Follower, OLDER_STATES, Reads, Task};
 use crate::event::{Effect, Effects, Form};
 use crate::ids::{BlobId, StateId};
 use crate::library::Wanted;
@@ -76,19 +76,14 @@ impl Follower {
         effects: &mut Effects,
     ) {
         let Some(now) = &self.now else { return };
-        let block = now.block;
-        let wanted = wanted.into_iter();
-        let due: Vec<Wanted> = wanted
-            .filter(|wanted| self.library.is_due(*wanted, block))
-            .collect();
-        if due.is_empty() {
-            return;
-        }
         let (now, own) = (Arc::clone(now), self.identity.hotkey);
         let mut servers = None;
         // Hundreds of updates, and as many orders as there are servers.
         let mut in_order = BTreeMap::new();
-        for wanted in due {
+        for wanted in wanted {
+            if !self.library.is_due(wanted, now.block) {
+                continue;
+            }
             let servers = match wanted.form {
                 Form::Update => {
                     let first = now.first_receiver(wanted.blob);
@@ -98,7 +93,7 @@ impl Follower {
                 Form::Document | Form::Blob => servers.get_or_insert_with(|| now.servers(own)),
             };
             let sources = Arc::clone(servers);
-            self.library.want(wanted, (block, sources), effects);
+            self.library.ask(wanted, (now.block, sources), effects);
         }
     }
 
@@ -141,6 +136,25 @@ impl Follower {
                 !self.manifests.contains_key(state) && !self.unreadable.contains(state)
             })
         })
+    }
+
+    /// Everything that the tasks at hand, the base and the state before it consist of. With the latter a
+    /// role can still finish what it began on it, and a fork costs no transfers.
+    pub(crate) fn blobs_in_use(&self) -> BTreeSet<BlobId> {
+        let tasks = self.task().into_iter().chain(self.successor());
+        let of_task = |task: &Task| {
+            let parts = task.fixed_parts().into_iter().chain(task.pools());
+            std::iter::once(task.id).chain(parts).collect::<Vec<_>>()
+        };
+        let base = self.base().map(|(_, base)| base);
+        let before = base.and_then(|base| self.manifest(base.parent?));
+        let states = [base, before, self.successor_state()];
+        let manifests = self.manifests.keys().map(|state| state.manifest_blob());
+        tasks
+            .flat_map(of_task)
+            .chain(manifests)
+            .chain(states.into_iter().flatten().flat_map(StateManifest::blobs))
+            .collect()
     }
 
     /// Keeps the manifests of the canonical state, of those before it, and of the one to come.

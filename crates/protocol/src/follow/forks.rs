@@ -31,22 +31,23 @@ struct Known {
 pub(super) struct Recent(VecDeque<Known>);
 
 impl Follower {
-    /// Before a block is taken in: what will be known again if it is taken back.
-    pub(super) fn remember(&mut self, before: Block) {
+    /// Before blocks are taken in, the first of them and the last: what will be known again if they are
+    /// taken back.
+    pub(super) fn remember(&mut self, first: Block, last: Block) {
         let recent = &mut self.recent.0;
         match recent.back_mut() {
             Some(known)
-                if known.last.next() == before && Arc::ptr_eq(&known.reading, &self.reading) =>
+                if known.last.next() == first && Arc::ptr_eq(&known.reading, &self.reading) =>
             {
-                known.last = before;
+                known.last = last;
             }
             _ => recent.push_back(Known {
-                first: before,
-                last: before,
+                first,
+                last,
                 reading: Arc::clone(&self.reading),
             }),
         }
-        let oldest = Block((before.0 + 1).saturating_sub(REMEMBERED_BLOCKS));
+        let oldest = Block((last.0 + 1).saturating_sub(REMEMBERED_BLOCKS));
         while recent.front().is_some_and(|known| known.last < oldest) {
             recent.pop_front();
         }

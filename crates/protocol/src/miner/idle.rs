@@ -2,13 +2,15 @@
 //! by the schedule.
 //!
 //! Most blocks of a cycle are like that, and a process may hold thousands of miners (the simulator
-//! does): such a block is noted and nothing is looked through for its sake. Inputs are what the miner
-//! knows after an event that was acted on, and the block; whatever else comes in ends the rest. It
-//! decides nothing: what the miner would do is nothing, and debug builds check that.
+//! does): such a block passes, and is taken in when something comes that may ask for more. Inputs are
+//! what the miner knows after an event that was acted on, and the block. It decides nothing: what the
+//! miner would do is nothing, and debug builds check that.
+
+use std::sync::Arc;
 
 use super::Miner;
+use crate::event::Event;
 use crate::ids::{BlobId, Block};
-use crate::participants::Participants;
 use crate::present::Prepared;
 use crate::schedule::Window;
 use crate::snapshot::Snapshot;
@@ -18,24 +20,20 @@ use crate::snapshot::Snapshot;
 pub(super) struct Idle {
     /// The first block that asks something.
     until: Block,
-    last: Block,
-    participants: Participants,
+    /// The last block that was acted on.
+    since: Block,
+    last: Arc<Snapshot>,
     task: BlobId,
 }
 
 impl Idle {
     /// Whether this block asks nothing.
     pub(super) fn covers(&self, snapshot: &Snapshot) -> bool {
-        snapshot.block == self.last.next()
+        snapshot.block == self.last.block.next()
             && snapshot.block < self.until
             && snapshot.block >= snapshot.head
-            && snapshot.participants.is_same(&self.participants)
+            && snapshot.participants.is_same(&self.last.participants)
             && snapshot.announced_task().map(|(task, _)| task) == Some(self.task)
-    }
-
-    /// The block has been noted.
-    pub(super) fn note(&mut self, snapshot: &Snapshot) {
-        self.last = snapshot.block;
     }
 }
 
@@ -44,13 +42,35 @@ impl Miner {
     pub(super) fn idle(&self) -> Option<Idle> {
         let until = self.next_move()?;
         let task = self.follower.settled_task()?;
-        let (now, _) = self.follower.live()?;
+        let (last, _) = self.follower.live()?;
         Some(Idle {
             until,
-            last: now.block,
-            participants: now.participants.clone(),
+            since: last.block,
+            last: Arc::clone(last),
             task: task.id,
         })
+    }
+
+    /// Whether an event is a block that asks nothing; then it has passed.
+    pub(super) fn lets_pass(&mut self, event: &Event) -> bool {
+        let Event::Block(snapshot) = event else {
+            return false;
+        };
+        let passes = self.idle.as_ref().is_some_and(|idle| idle.covers(snapshot));
+        debug_assert!(!passes || self.clone().wake_for(event).into_vec().is_empty());
+        if let Some(idle) = self.idle.as_mut().filter(|_| passes) {
+            idle.last = Arc::clone(snapshot);
+        }
+        passes
+    }
+
+    /// Something came that may ask for more: first, the blocks that have passed are taken in.
+    pub(super) fn note_what_passed(&mut self) {
+        if let Some(Idle { since, last, .. }) = self.idle.take()
+            && since < last.block
+        {
+            self.follower.pass(since.next(), last);
+        }
     }
 
     /// The next block in which the schedule has something to do, where nothing is to be done before it.
@@ -81,11 +101,11 @@ impl Miner {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Arc;
 
     use super::*;
     use crate::announcement::Announcement;
     use crate::ids::{BlockHash, Hotkey};
+    use crate::participants::Participants;
     use crate::snapshot::Record;
 
     const OWNER: Hotkey = Hotkey([1; 32]);
@@ -115,8 +135,8 @@ mod tests {
         let everyone: Participants = [].into_iter().collect();
         let idle = Idle {
             until: Block(20),
-            last: Block(10),
-            participants: everyone.clone(),
+            since: Block(10),
+            last: Arc::new(snapshot(10, TASK, &everyone)),
             task: TASK,
         };
         assert!(idle.covers(&snapshot(11, TASK, &everyone)));

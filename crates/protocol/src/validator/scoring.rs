@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{MAXIMUM_ATTEMPTS, Validator};
 use crate::announcement::{Announcement, Mirrored};
 use crate::event::{Effect, Effects};
-use crate::ids::{Block, Hotkey};
+use crate::ids::{Block, GroupId, Hotkey};
 use crate::job::{Candidate, Job, ScoreJob};
 use crate::manifest::BlockRef;
 use crate::reason::ReasonCode;
@@ -127,6 +127,9 @@ impl Validator {
         if !unreachable.is_empty() && now.block < patience {
             return None;
         }
+        // Groups have nothing in common that could be a copy.
+        let groups: BTreeSet<GroupId> = here.iter().map(|candidate| candidate.group).collect();
+        let is_comparable = |other: &Candidate| groups.contains(&other.group) && is_here(other);
         let follower = &self.follower;
         let known = follower.remembered().into_iter().chain(follower.unscored());
         let job = ScoreJob {
@@ -135,7 +138,7 @@ impl Validator {
             state,
             seed: seed(Draw::Scoring, seeded.hash, round.cycle),
             updates: here,
-            remembered: known.filter(is_here).collect(),
+            remembered: known.filter(is_comparable).collect(),
             // What is found by the window's last block can be reported only if it is known one block before
             // (P-2). Who begins as late as that has nothing to lose by going on.
             stop_at: Block((closes.0.saturating_sub(1)).max(now.block.0 + 1)),
