@@ -148,6 +148,12 @@ impl MemoryStore {
         self.blobs().remove(&id);
     }
 
+    /// How many blobs there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.blobs().len()
+    }
+
     fn blobs(&self) -> MutexGuard<'_, BTreeMap<BlobId, Arc<Vec<u8>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -72,7 +72,8 @@ impl Miner {
     fn take(&mut self, event: &Event) -> Effects {
         let mut effects = Effects::default();
         self.follower.note(event, &mut effects);
-        if let Some((state, base)) = self.follower.base()
+        if matches!(event, Event::Block(_) | Event::Document { .. })
+            && let Some((state, base)) = self.follower.base()
             && let Some(merged) = self.follower.merged(state)
         {
             self.residual.on_base(base.cycle, merged);

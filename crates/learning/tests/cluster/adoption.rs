@@ -3,7 +3,7 @@
 use connito_protocol::event::Milestone;
 use connito_protocol::ids::{Block, Cycle, GroupId};
 use connito_protocol::reason::ReasonCode;
-use connito_protocol::rules::TrainingRouting;
+use connito_protocol::rules::{Codec, TrainingRouting};
 
 use crate::network::{Conduct, Network, Who};
 
@@ -164,4 +164,28 @@ fn a_crash_at_any_block_does_not_disturb_advancing() {
     );
     assert!(adopted(&network, Who::Miner(0), 1).2);
     assert!(network.block() > Block(0));
+}
+
+/// What should happen: a miner drops what is past, updates and residuals among it, and has as many blobs
+/// after eighteen cycles as after sixteen. What should not: that it lacks something that it needs, for then it
+/// would not go on; or that a validator drops anything, for audits need it all.
+#[test]
+fn a_miner_keeps_no_more_than_it_needs_and_a_validator_everything() {
+    let miners = [Conduct::Honest(GroupId(0)), Conduct::Honest(GroupId(1))];
+    let mut network = Network::with_codec(&miners, Codec::Int8);
+    let mut counts = Vec::new();
+    for cycle in 0..18 {
+        network.run_cycle();
+        let report = network.report(Cycle(cycle));
+        for miner in [Who::Miner(0), Who::Miner(1)] {
+            assert_ne!(report.code(miner), None, "cycle {cycle}");
+        }
+        let count = |who| network.store(who).count();
+        counts.push((count(Who::Miner(0)), count(Who::Validator(0))));
+    }
+    let [.., (sixteenth, then), _, (eighteenth, now)] = counts[..] else {
+        unreachable!("eighteen cycles were run")
+    };
+    assert_eq!(sixteenth, eighteenth, "{counts:?}");
+    assert!(then < now, "{counts:?}");
 }

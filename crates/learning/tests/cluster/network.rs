@@ -371,7 +371,7 @@ impl Network {
     /// Puts blobs of the owner into somebody's store.
     pub(crate) fn give(&self, who: Who, blobs: &[BlobId]) {
         for blob in blobs {
-            let bytes = self.owner_store().read(*blob).unwrap();
+            let bytes = self.store(Who::Owner).read(*blob).unwrap();
             self.nodes[&who].store.write(&bytes).unwrap();
         }
     }
@@ -382,9 +382,9 @@ impl Network {
         TaskManifest::from_bytes(&bytes).unwrap()
     }
 
-    /// Where the owner keeps its blobs.
-    pub(crate) fn owner_store(&self) -> &MemoryStore {
-        &self.nodes[&Who::Owner].store
+    /// Where somebody keeps its blobs.
+    pub(crate) fn store(&self, who: Who) -> &MemoryStore {
+        &self.nodes[&who].store
     }
 
     /// Makes so many blocks.

@@ -128,7 +128,7 @@ fn a_domain_is_added_and_everyone_holds_its_text_in_time() {
     network.run_cycle();
     let mut next = following(&network, 3);
     next.domains
-        .push(toy_task::domain(network.owner_store(), "third", 1, 2));
+        .push(toy_task::domain(network.store(Who::Owner), "third", 1, 2));
     let task = network.publish(&next);
     network.run_cycle();
     network.run_cycle();
@@ -149,7 +149,7 @@ fn a_task_with_another_partition_begins_with_a_state_of_its_own() {
     network.run_cycle();
     let mut next = following(&network, 2);
     next.groups = toy_task::groups_of(&[3, 1]);
-    let first = toy_task::first_state(network.owner_store(), &next.groups, next.first_cycle);
+    let first = toy_task::first_state(network.store(Who::Owner), &next.groups, next.first_cycle);
     next.first_state = Some(first);
     network.publish(&next);
     network.run_cycle();
@@ -207,7 +207,7 @@ fn a_task_whose_first_state_is_of_other_groups_is_refused() {
     let mut next = following(&network, 2);
     let groups = toy_task::groups_of(&[1, 1, 2]);
     next.first_state = Some(toy_task::first_state(
-        network.owner_store(),
+        network.store(Who::Owner),
         &groups,
         next.first_cycle,
     ));
@@ -264,7 +264,7 @@ fn without_a_majority_that_is_ready_the_current_task_goes_on() {
     let mut network = network();
     network.run_cycle();
     let mut next = following(&network, 3);
-    let text = toy_task::domain(network.owner_store(), "third", 1, 2);
+    let text = toy_task::domain(network.store(Who::Owner), "third", 1, 2);
     network.give(Who::Validator(0), &[text.training, text.scoring, text.gate]);
     network
         .hidden
