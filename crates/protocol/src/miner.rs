@@ -173,29 +173,27 @@ impl Miner {
     }
 
     /// The groups whose shards a training forward pass runs through.
-    fn visited(task: &Task) -> Vec<GroupId> {
+    fn visited(task: &Task) -> impl Iterator<Item = GroupId> {
         let all = task.manifest.rules.inner.routing.visits_other_groups();
         let groups = task.groups.iter().copied();
-        groups
-            .filter(|group| all || Some(*group) == task.own_group)
-            .collect()
+        groups.filter(move |group| all || Some(*group) == task.own_group)
     }
 
     /// What training needs besides the state: the fixed parts and the text.
-    fn materials(task: &Task) -> Vec<BlobId> {
+    fn materials(task: &Task) -> impl Iterator<Item = BlobId> {
         let text = task.manifest.domains.iter().map(|domain| domain.training);
-        task.fixed_parts().into_iter().chain(text).collect()
+        task.fixed_parts().into_iter().chain(text)
     }
 
-    /// Everything that training needs.
-    fn needed(&self) -> Option<Vec<BlobId>> {
-        let task = self.follower.task()?;
-        let (_, base) = self.follower.base()?;
-        let mut blobs = Self::materials(task);
-        for group in Self::visited(task) {
-            blobs.push(base.shard(group)?);
-        }
-        Some(blobs)
+    /// Whether everything that training needs is here.
+    fn can_train(&self) -> bool {
+        let (Some(task), Some((_, base))) = (self.follower.task(), self.follower.base()) else {
+            return false;
+        };
+        let library = &self.follower.library;
+        let mut shards = Self::visited(task).map(|group| base.shard(group));
+        library.has_all(Self::materials(task))
+            && shards.all(|shard| shard.is_some_and(|shard| library.has(shard)))
     }
 
     fn fetch(&mut self, effects: &mut Effects) {
@@ -203,16 +201,14 @@ impl Miner {
         let Some(task) = self.follower.task().filter(|_| !self.follower.is_ready()) else {
             return;
         };
-        let (visited, materials) = (Self::visited(task), Self::materials(task));
+        let visited: Vec<GroupId> = Self::visited(task).collect();
+        let materials: Vec<BlobId> = Self::materials(task).collect();
         self.follower.want(materials, Form::Blob, effects);
         let advance = self.follower.adopt(&visited, effects);
         if let (Some(job), None) = (advance, &self.running) {
             self.run(job, effects);
         }
-        let ready = self.needed();
-        if ready.is_some_and(|needed| self.follower.library.has_all(needed))
-            && self.follower.live().is_some()
-        {
+        if self.can_train() && self.follower.live().is_some() {
             self.follower.tell_ready(effects);
             self.forget(effects);
         }
@@ -235,8 +231,8 @@ impl Miner {
         let Some(next) = self.follower.successor() else {
             return;
         };
-        let mut blobs = Self::materials(next);
-        let visited = Self::visited(next);
+        let mut blobs: Vec<BlobId> = Self::materials(next).collect();
+        let visited: Vec<GroupId> = Self::visited(next).collect();
         let first = self.follower.successor_state();
         let shards = first.into_iter().flat_map(|state| &state.groups);
         let visited = shards.filter(|state| visited.contains(&state.group));
@@ -308,8 +304,7 @@ impl Miner {
     }
 
     fn training_job(&self, cycle: Cycle) -> Option<Job> {
-        let needed = self.needed()?;
-        if !self.follower.library.has_all(needed) {
+        if !self.can_train() {
             return None;
         }
         let (task, round) = (self.follower.task()?, self.follower.round()?);

@@ -132,16 +132,9 @@ impl Awaited {
 
 /// A few validators that serve, beginning with another one for each hotkey.
 fn validators(now: &Snapshot, asking: Hotkey) -> Vec<(Hotkey, Endpoint)> {
-    let serving: Vec<(Hotkey, Endpoint)> = now
-        .participants
-        .serving()
-        .filter(|(participant, _)| participant.hotkey != asking)
-        .map(|(participant, endpoint)| (participant.hotkey, endpoint))
-        .collect();
-    let first = usize::from(u16::from_le_bytes([asking.0[0], asking.0[1]]));
-    let turned = serving.iter().cycle().skip(first % serving.len().max(1));
-    turned
-        .take(serving.len().min(ASKED_AT_ONCE))
-        .copied()
-        .collect()
+    let drawn = usize::from(u16::from_le_bytes([asking.0[0], asking.0[1]]));
+    let first = drawn % now.participants.count_serving().max(1);
+    let others = now.participants.ring(first);
+    let others = others.filter(|(hotkey, _)| *hotkey != asking);
+    others.take(ASKED_AT_ONCE).collect()
 }

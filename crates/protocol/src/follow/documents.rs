@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Follower, OLDER_STATES, Reads, Task};
+use super::{Follower, OLDER_STATES, Reads};
 use crate::event::{Effect, Effects, Form};
 use crate::ids::{BlobId, StateId};
 use crate::library::Wanted;
@@ -142,19 +142,17 @@ impl Follower {
     /// role can still finish what it began on it, and a fork costs no transfers.
     pub(crate) fn blobs_in_use(&self) -> BTreeSet<BlobId> {
         let tasks = self.task().into_iter().chain(self.successor());
-        let of_task = |task: &Task| {
+        let parts = tasks.flat_map(|task| {
             let parts = task.fixed_parts().into_iter().chain(task.pools());
-            std::iter::once(task.id).chain(parts).collect::<Vec<_>>()
-        };
+            std::iter::once(task.id).chain(parts)
+        });
         let base = self.base().map(|(_, base)| base);
         let before = base.and_then(|base| self.manifest(base.parent?));
         let states = [base, before, self.successor_state()];
         let manifests = self.manifests.keys().map(|state| state.manifest_blob());
-        tasks
-            .flat_map(of_task)
-            .chain(manifests)
-            .chain(states.into_iter().flatten().flat_map(StateManifest::blobs))
-            .collect()
+        let states = states.into_iter().flatten();
+        let states = states.flat_map(StateManifest::blobs);
+        parts.chain(manifests).chain(states).collect()
     }
 
     /// Keeps the manifests of the canonical state, of those before it, and of the one to come.
