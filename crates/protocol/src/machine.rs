@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::copier::Copier;
 use crate::event::{Effect, Event};
 use crate::follow::Identity;
-use crate::ids::{BlobId, Hotkey, StateId};
+use crate::ids::{BlobId, Block, Hotkey, StateId};
 use crate::miner::Miner;
 use crate::owner::Owner;
 use crate::validator::{Admission, Validator};
@@ -104,6 +104,19 @@ impl Machine {
         match self {
             Self::Validator(validator) => validator.knows(blob),
             Self::Owner(_) | Self::Miner(_) | Self::Copier(_) => true,
+        }
+    }
+
+    /// The block before which blocks that continue the last one (see [`Snapshot::continues`]) and are the
+    /// newest ask nothing of this role. A driver of many may keep them back until something else comes,
+    /// and hand them over before it.
+    ///
+    /// [`Snapshot::continues`]: crate::snapshot::Snapshot::continues
+    #[must_use]
+    pub fn rests_until(&self) -> Option<Block> {
+        match self {
+            Self::Miner(miner) => miner.rests_until(),
+            Self::Owner(_) | Self::Validator(_) | Self::Copier(_) => None,
         }
     }
 

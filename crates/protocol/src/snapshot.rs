@@ -137,6 +137,15 @@ impl Snapshot {
         self.readings.announced.get((), |()| read())
     }
 
+    /// Whether this is the block after that one, and names the same participants and the same task.
+    #[must_use]
+    pub fn continues(&self, before: &Self) -> bool {
+        let task = |snapshot: &Self| snapshot.announced_task().map(|(task, _)| task);
+        self.block == before.block.next()
+            && self.participants.is_same(&before.participants)
+            && task(self) == task(before)
+    }
+
     /// Validators in the order in which an update is offered to them and asked for: by stake, beginning
     /// with another one for each update (P-16).
     pub fn receivers(&self, update: BlobId) -> impl Iterator<Item = (Hotkey, Endpoint)> {

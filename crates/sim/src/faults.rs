@@ -13,6 +13,7 @@ use crate::network::NodeId;
 use crate::node::{Doom, Kind};
 use crate::queue::{Micros, micros};
 use crate::random::Random;
+use crate::rest::Rest;
 use crate::run::{Happening, Simulation};
 use crate::scenario::{FaultModel, Interruption};
 
@@ -173,6 +174,9 @@ impl Simulation {
     /// The blocks that replace others come all at once, and one more: a chain gives way to a longer one.
     /// Every node goes on from the last block that still stands, as soon as it hears of it.
     fn fork(&mut self, blocks: u32) {
+        for place in 0..self.nodes.len() {
+            self.hand_over(self.nodes[place].id);
+        }
         let taken = self.chain.take_back(blocks);
         let stands = self.chain.head().block;
         for node in &mut self.nodes {
@@ -209,6 +213,7 @@ impl Simulation {
         node.life += 1;
         node.uploading.clear();
         node.fetching.0 = 0;
+        self.rests[id.place()] = Rest::default();
         self.traffic.crashes += 1;
         self.break_transfers(id, |_| true);
     }

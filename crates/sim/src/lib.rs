@@ -30,6 +30,7 @@ mod node;
 mod queue;
 mod random;
 mod report;
+mod rest;
 mod run;
 mod scenario;
 mod shrink;

@@ -35,6 +35,7 @@ use crate::node::{Kind, Node, Survival};
 use crate::queue::{Micros, Queue, micros};
 use crate::random::Random;
 use crate::report::{RunReport, Traffic};
+use crate::rest::{MOST_KEPT_BACK, Rest};
 use crate::scenario::{LearnerKind, Scenario, ScenarioError};
 use crate::trace::Trace;
 use crate::transfer::{Arriving, Flow, Waiting};
@@ -112,6 +113,10 @@ pub(crate) struct Simulation {
     pub(crate) random: Random,
     pub(crate) steps: u64,
     pub(crate) stalled_until: Micros,
+    /// Whether the newest block says the same as the one before it to those that rest.
+    pub(crate) head_continues: bool,
+    /// By node.
+    pub(crate) rests: Vec<Rest>,
     /// When the newest block was made.
     pub(crate) head_made: Micros,
     pub(crate) last_fault: Micros,
@@ -130,7 +135,7 @@ impl Simulation {
         let cast = Cast::new(scenario, seed, &setting);
         let owner = owner_key(seed);
         let kept = if scenario.forgets_blocks() {
-            8
+            MOST_KEPT_BACK as usize + 8
         } else {
             usize::MAX
         };
@@ -157,6 +162,8 @@ impl Simulation {
             random: Random::new(seed, "run", 0),
             steps: 0,
             stalled_until: 0,
+            head_continues: false,
+            rests: Vec::new(),
             head_made: 0,
             last_fault: 0,
             begun: BTreeMap::new(),
@@ -227,6 +234,7 @@ impl Simulation {
             Kind::Miner(Some(hostile)) => hostile.policy(),
             Kind::Owner | Kind::Validator(None) | Kind::Miner(None) => None,
         };
+        self.rests.push(Rest::default());
         self.nodes.push(Node {
             id,
             kind: member.kind,
@@ -327,12 +335,14 @@ impl Simulation {
         }
         let now = self.queue.now();
         let hash = self.next_hash();
+        let before = Arc::clone(self.chain.head());
         let refused = self.chain.make_block(hash);
         self.head_made = now;
         let head = Arc::clone(self.chain.head());
         if let Some(moment) = self.setting.schedule.at(head.block) {
             self.begun.entry(moment.cycle).or_insert(now);
         }
+        self.head_continues = head.continues(&before);
         self.monitor.block(&head, &self.setting, &self.store);
         for (hotkey, reason) in refused {
             self.tell_refused(hotkey, reason);
@@ -346,6 +356,10 @@ impl Simulation {
 
     /// Takes in every block that a node has not seen, in order (P-9).
     pub(crate) fn catch_up(&mut self, id: NodeId) {
+        if self.lets_pass(id) {
+            return;
+        }
+        self.hand_over(id);
         let head = self.chain.head().block;
         loop {
             let node = &self.nodes[id.place()];
@@ -381,6 +395,7 @@ impl Simulation {
         if self.is_over() {
             return;
         }
+        self.hand_over(id);
         let node = &mut self.nodes[id.place()];
         let Some(machine) = &mut node.machine else {
             return;
@@ -420,6 +435,7 @@ impl Simulation {
         if !survival.lives {
             self.die(id);
         }
+        self.note_rest(id);
     }
 
     /// What a hostile participant does of its own with a new block.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::Miner;
 use crate::event::Event;
-use crate::ids::{BlobId, Block};
+use crate::ids::Block;
 use crate::present::Prepared;
 use crate::schedule::Window;
 use crate::snapshot::Snapshot;
@@ -23,17 +23,14 @@ pub(super) struct Idle {
     /// The last block that was acted on.
     since: Block,
     last: Arc<Snapshot>,
-    task: BlobId,
 }
 
 impl Idle {
     /// Whether this block asks nothing.
     pub(super) fn covers(&self, snapshot: &Snapshot) -> bool {
-        snapshot.block == self.last.block.next()
-            && snapshot.block < self.until
+        snapshot.block < self.until
             && snapshot.block >= snapshot.head
-            && snapshot.participants.is_same(&self.last.participants)
-            && snapshot.announced_task().map(|(task, _)| task) == Some(self.task)
+            && snapshot.continues(&self.last)
     }
 }
 
@@ -43,12 +40,17 @@ impl Miner {
         let until = self.next_move()?;
         let task = self.follower.settled_task()?;
         let (last, _) = self.follower.live()?;
-        Some(Idle {
+        let (announced, _) = last.announced_task()?;
+        (announced == task.id).then(|| Idle {
             until,
             since: last.block,
             last: Arc::clone(last),
-            task: task.id,
         })
+    }
+
+    /// The block until which blocks that continue the last one ask nothing.
+    pub(crate) fn rests_until(&self) -> Option<Block> {
+        self.idle.as_ref().map(|idle| idle.until)
     }
 
     /// Whether an event is a block that asks nothing; then it has passed.
@@ -104,7 +106,7 @@ mod tests {
 
     use super::*;
     use crate::announcement::Announcement;
-    use crate::ids::{BlockHash, Hotkey};
+    use crate::ids::{BlobId, BlockHash, Hotkey};
     use crate::participants::Participants;
     use crate::snapshot::Record;
 
@@ -137,7 +139,6 @@ mod tests {
             until: Block(20),
             since: Block(10),
             last: Arc::new(snapshot(10, TASK, &everyone)),
-            task: TASK,
         };
         assert!(idle.covers(&snapshot(11, TASK, &everyone)));
         assert!(!idle.covers(&snapshot(12, TASK, &everyone)));

@@ -396,3 +396,38 @@ fn a_fork_in_any_window_costs_at_most_the_cycle_that_it_reaches() {
         );
     }
 }
+
+/// Blocks are kept back from those that rest, unless the run is written down. What should not happen: that
+/// this changes anything, be it under forks, cuts, crashes or churn.
+#[test]
+fn a_run_in_which_nobody_rests_is_the_same_run() {
+    const TROUBLES: &str = "\
+        [faults]\ncrashing_percent = 30\ncrashes_per_cycle = 0.5\nrestart_seconds = 60\n\
+        [churn]\njoins_per_cycle = 0.5\nleaves_per_cycle = 0.5\n\
+        [[partitions]]\nat_cycle = 1.2\ncycles = 0.5\npercent = 40\n\
+        [chain]\nlost_writes_percent = 1\n\
+        forks = [{ at_cycle = 0.5, blocks = 8 }, { at_cycle = 2.4, blocks = 2 }]\n";
+    for seed in 0..8 {
+        let mut rested = simulation(TROUBLES, seed);
+        rested.keep_some_journals();
+        let mut kept_back = 0;
+        while !rested.is_over()
+            && let Some(happening) = rested.queue.next()
+        {
+            rested.happen(happening);
+            let at_rest = rested.rests.iter().zip(&rested.nodes);
+            kept_back += at_rest
+                .filter(|(rest, node)| rest.keeps_back(node.seen))
+                .count();
+        }
+        assert!(kept_back > 0, "seed {seed}: nobody rests");
+        rested.judge_the_end();
+        let scenario = rested.scenario.clone();
+        let watch = Watch {
+            trace: true,
+            ..Watch::default()
+        };
+        let watched = Simulation::new(&scenario, seed, watch).unwrap().run().0;
+        assert_eq!(RunReport::new(&rested), watched, "seed {seed}");
+    }
+}
